@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The front door. Each target is one script; "make help" lists them all.
+
+export KSRC JOBS MEM SMP ACCEL BUILD
+
+VARIABLES := KSRC JOBS MEM SMP ACCEL BUILD
+unknown := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$(filter-out $(VARIABLES),$v))))
+ifneq ($(unknown),)
+$(error $(unknown): not a variable of this makefile. Right ones: $(VARIABLES))
+endif
+
+.PHONY: help run compare test tree refresh series lint config shell verify clean distclean
+.NOTPARALLEL:
+
+help:		## this list
+	@awk -F'[:#]+' '/^[a-z]+:.*##/ { printf "  make %-10s %s\n", $$1, $$3 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo '  KSRC=DIR        base: your own Linux 7.3 tree, copied once, never written to'
+	@echo '  BUILD=DIR       where everything is made (build)'
+	@echo '  JOBS=N          compilers at once (one per CPU)'
+	@echo '  MEM=768M SMP=2  size of the guest'
+	@echo '  ACCEL=kvm|tcg   how QEMU runs it (found out)'
+
+run:		## boot the patched kernel, allocate under direct I/O with waiting off and on
+	@scripts/run.sh run
+
+compare:	## the same, and on the unpatched base too
+	@scripts/run.sh compare
+
+test:		## all fast tests, counted in the last line
+	@scripts/test.sh
+
+tree:		## the kernel git tree in BUILD/tree, one commit per patch
+	@scripts/packages.sh tree
+	@scripts/series.sh tree
+
+refresh:	## write the tree's commits back to patches/ and the new files
+	@scripts/series.sh refresh
+
+series:		## complete mails in BUILD/series, for git am on a bare base
+	@scripts/packages.sh tree
+	@scripts/series.sh export
+
+lint:		## what can be checked without a build
+	@scripts/packages.sh tree lint
+	@scripts/lint.sh
+
+config:		## configure the patched kernel in BUILD/kernel-series
+	@scripts/packages.sh tree build
+	@scripts/kernel.sh config series
+
+shell:		## boot the patched kernel to a shell; the host's root is read-only under it
+	@scripts/packages.sh tree build vm
+	@scripts/kernel.sh build series
+	@scripts/vm.sh --kernel series --append cma=256M --out vm-shell --shell
+
+verify:		## check the model of the gate
+	@scripts/packages.sh verify
+	@sh verify/run.sh
+
+clean:		## remove what was built; keep the download and the trees
+	@scripts/clean.sh clean
+
+distclean:	## remove all of BUILD, the download too
+	@scripts/clean.sh distclean

@@ -1,0 +1,159 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Bring the base kernel into BUILD/tree as a git tree with one commit, branch
+# "base": from Debian's linux-source-7.3 package, or a copy of KSRC=.
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+PACKAGE=linux-source-7.3
+WANTED=7.3.4
+
+# mirrors: the machine's own archive addresses, Debian's usual name first
+mirrors()
+{
+	# shellcheck disable=SC2016 # apt expands this
+	apt-get indextargets --format '$(REPO_URI)' | grep -v -e security -e '^cdrom:' |
+		awk '!seen[$0]++ { if (/\/debian\/?$/) print; else other = other $0 "\n" }
+			END { printf "%s", other }'
+}
+
+# private_apt MIRROR: an apt state of our own; the system's stays as it is
+private_apt()
+{
+	local dir=$BUILD/apt
+
+	rm -rf "$dir"
+	mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
+	: >"$dir/status"
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $1 trixie-backports main" \
+		>"$dir/sources.list"
+	cat >"$dir/apt.conf" <<-CONF
+		Dir::State "$dir";
+		Dir::State::Lists "$dir/lists";
+		Dir::State::status "$dir/status";
+		Dir::Cache "$dir/cache";
+		Dir::Etc::SourceList "$dir/sources.list";
+		Dir::Etc::SourceParts "-";
+		APT::Sandbox::User "root";
+	CONF
+	export APT_CONFIG=$dir/apt.conf
+}
+
+newest_deb()
+{
+	find "$BUILD" -maxdepth 1 -name "${PACKAGE}_*.deb" | sort -V | tail -n 1
+}
+
+# fetch_deb: the package into BUILD; nothing is left there if it fails
+fetch_deb()
+{
+	local mirror version log=$BUILD/apt.log part=$BUILD/download.tmp found=''
+
+	[[ -z $(newest_deb) ]] || return 0
+	command -v apt-get >/dev/null ||
+		die "no apt-get here to fetch $PACKAGE: say KSRC=/path/to/linux for a 7.3 tree of your own"
+	for mirror in $(mirrors); do
+		private_apt "$mirror"
+		apt-get update --error-on=any >"$log" 2>&1 || continue
+		found=$mirror
+		break
+	done
+	[[ -n $found ]] || {
+		[[ ! -e $log ]] || tail -n 5 "$log" >&2
+		die "no archive of this machine's apt sources has trixie-backports (see $log):" \
+			"mend the network or the sources, or say KSRC=/path/to/linux"
+	}
+	version=$(apt-cache madison "$PACKAGE" | awk '{ print $3 }' | sort -Vr |
+		awk -v want="$WANTED-" 'NR == 1 { v = $0 } index($0, want) == 1 { v = $0; exit }
+			END { print v }')
+	[[ -n $version ]] ||
+		die "$PACKAGE is no longer in trixie-backports: say KSRC=/path/to/linux for a 7.3 tree of your own"
+	[[ $version == "$WANTED"-* ]] ||
+		say "NOTICE: $PACKAGE $WANTED is gone from the archive; taking $version instead"
+	rm -rf "$part"
+	mkdir "$part"
+	say "fetching $PACKAGE $version (170 MB)"
+	(cd "$part" && apt-get download "$PACKAGE=$version") || {
+		rm -rf "$part"
+		die "the download of $PACKAGE $version was cut off or refused; nothing was kept: call make again"
+	}
+	mv "$part"/*.deb "$BUILD/"
+	rm -rf "$part"
+}
+
+# unpack_deb DEB DIR
+unpack_deb()
+{
+	if ! dpkg-deb -x "$1" "$2/deb" ||
+		! tar -x -C "$2/tree" --strip-components=1 -f "$2/deb/usr/src/$PACKAGE.tar.xz"; then
+		rm -f "$1"
+		die "$(basename "$1") did not unpack; it was removed: call make again to fetch it anew"
+	fi
+}
+
+# copy_ksrc DIR: the files of KSRC, of which nothing is ever written
+copy_ksrc()
+{
+	if git -C "$KSRC" rev-parse --show-cdup 2>/dev/null | grep -qx ''; then
+		git -C "$KSRC" ls-files -z |
+			(cd "$KSRC" && while IFS= read -r -d '' f; do
+				[[ ! -e $f && ! -L $f ]] || printf '%s\0' "$f"
+			done) | tar -C "$KSRC" --null --no-recursion -T - -c |
+			tar -x -C "$1"
+		return
+	fi
+	[[ ! -e $KSRC/.config && ! -d $KSRC/include/config ]] ||
+		die "KSRC=$KSRC holds a build: run 'make mrproper' there, or give a clean copy"
+	tar -C "$KSRC" -c . | tar -x -C "$1"
+}
+
+# commit_base DIR MESSAGE: same files, same commit id, wherever it is run
+commit_base()
+{
+	git init -q --template= -b base "$1"
+	git -C "$1" config gc.auto 0
+	git -C "$1" config core.looseCompression 0
+	git -C "$1" config user.name "$GIT_AUTHOR_NAME"
+	git -C "$1" config user.email "$GIT_AUTHOR_EMAIL"
+	git -C "$1" add -f -A
+	git -C "$1" commit -q -m "$2"
+}
+
+make_version()
+{
+	awk -F' *= *' '/^(VERSION|PATCHLEVEL|SUBLEVEL) =/ { v = v s $2; s = "." }
+		v && /^SUBLEVEL/ { exit } END { print v }' "$1/Makefile"
+}
+
+lock
+origin=$BUILD/tree.origin
+if [[ -d $TREE ]]; then
+	[[ -z $KSRC || $(cat "$origin") == "KSRC $(realpath "$KSRC")" ]] ||
+		die "$TREE was made from $(cat "$origin"): use another BUILD= folder, or make distclean"
+	exit 0
+fi
+
+tmp=$BUILD/base.tmp
+rm -rf "$tmp"
+need_space 8 "the kernel tree and its builds"
+mkdir -p "$tmp/tree"
+trap 'rm -rf "$tmp"' EXIT
+if [[ -n $KSRC ]]; then
+	[[ -r $KSRC/Makefile ]] || die "KSRC=$KSRC is no kernel tree: no Makefile in it"
+	version=$(make_version "$KSRC")
+	[[ $version == 7.3 || $version == 7.3.* ]] ||
+		die "KSRC=$KSRC is Linux ${version:-of no known version}; the series is for 7.3"
+	echo "KSRC $(realpath "$KSRC")" >"$tmp/origin"
+	with_heartbeat "copying $KSRC" copy_ksrc "$tmp/tree"
+else
+	fetch_deb
+	deb=$(newest_deb)
+	basename "$deb" >"$tmp/origin"
+	with_heartbeat "unpacking $(basename "$deb")" unpack_deb "$deb" "$tmp"
+fi
+with_heartbeat "committing the base to git" \
+	commit_base "$tmp/tree" "base: linux $(make_version "$tmp/tree")"
+mv "$tmp/origin" "$origin"
+mv "$tmp/tree" "$TREE"

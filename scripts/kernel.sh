@@ -1,0 +1,125 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Configure or build one kernel out of tree, in BUILD/kernel-NAME:
+#
+#   kernel.sh config|build base    the base without the series, configs/lean
+#   kernel.sh config|build series  BUILD/tree, configs/lean and configs/series
+#   kernel.sh config|build NAME    BUILD/tree, those two and configs/NAME
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 2026' KBUILD_BUILD_VERSION=1
+export KBUILD_BUILD_USER=cma-gup-pin KBUILD_BUILD_HOST=localhost LOCALVERSION=
+
+[[ $# -eq 2 && $1 =~ ^(config|build)$ ]] || die "usage: kernel.sh config|build NAME"
+name=$2
+out=$BUILD/kernel-$name
+log=$out.log
+src=$TREE
+fragments=("$REPO/configs/lean")
+case $name in
+base) src=$BUILD/base ;;
+series) fragments+=("$REPO/configs/series") ;;
+*) fragments+=("$REPO/configs/series" "$REPO/configs/$name") ;;
+esac
+for file in "${fragments[@]}"; do
+	[[ -r $file ]] || die "no kernel called $name: there is no $file"
+done
+
+cc=gcc
+! command -v ccache >/dev/null || cc='ccache gcc'
+
+kmake()
+{
+	make -C "$src" O="$out" -j"$JOBS" CC="$cc" "$@"
+}
+
+base_worktree()
+{
+	local tmp=$BUILD/base.tmp
+
+	[[ ! -d $src ]] || return 0
+	need_space 5 "the sources and the build of the unpatched base"
+	rm -rf "$tmp"
+	git -C "$TREE" worktree prune
+	with_heartbeat "checking out the unpatched base" \
+		git -C "$TREE" worktree add -q --detach "$tmp" base
+	git -C "$TREE" worktree move "$tmp" "$src"
+}
+
+# missing_options: lines of the fragments that the .config did not take
+missing_options()
+{
+	local line option
+
+	grep -h '^CONFIG_\|^# CONFIG_.* is not set' "${fragments[@]}" | while read -r line; do
+		grep -qxF "$line" "$out/.config" && continue
+		option=$(grep -o 'CONFIG_[A-Z0-9a-z_]*' <<<"$line")
+		# "is not set" also holds for an option that cannot be set at all
+		[[ $line == \#* ]] && ! grep -q "^$option=" "$out/.config" && continue
+		echo "$line"
+	done
+}
+
+configure()
+{
+	local missing
+
+	mkdir -p "$out"
+	{
+		kmake tinyconfig
+		cat "${fragments[@]}" >>"$out/.config"
+		kmake olddefconfig
+	} >"$log" 2>&1 || fail "configuring the $name kernel"
+	missing=$(missing_options)
+	[[ -z $missing ]] ||
+		die "these options did not take in $out/.config (a dependency is missing, or the option" \
+			"is gone): ${missing//$'\n'/, }"
+}
+
+# fail WHAT: the first errors of the log, then the end
+fail()
+{
+	grep -n -m 12 -E 'error|Error [0-9]|undefined reference|No space left' "$log" >&2 || tail -n 12 "$log" >&2
+	die "$1 failed: see $log"
+}
+
+# build_id: all that the image depends on; a tree with uncommitted work has none
+build_id()
+{
+	git -C "$src" diff --quiet HEAD || return 0
+	{
+		git -C "$src" rev-parse 'HEAD^{tree}'
+		cat "${fragments[@]}"
+		gcc --version
+	} | hash_id
+}
+
+build()
+{
+	local id
+
+	id=$(build_id)
+	[[ -z $id || ! -e $out/image.id || $(cat "$out/image.id") != "$id" ]] || return 0
+	rm -f "$out/image.id"
+	[[ -d $out ]] || need_space 3 "the build of the $name kernel"
+	configure
+	BEAT_LOG=$log with_heartbeat "building the $name kernel (minutes; log in $log)" \
+		build_image || fail "building the $name kernel"
+	echo "$id" >"$out/image.id"
+}
+
+build_image()
+{
+	kmake bzImage >"$log" 2>&1
+}
+
+lock
+"$REPO/scripts/series.sh" tree
+[[ $name != base ]] || base_worktree
+case $1 in
+config) configure ;;
+build) build ;;
+esac

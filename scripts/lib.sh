@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# Sourced first by every script here: shell options, paths, messages, values
+# from the make command line.
+
+set -euo pipefail
+shopt -s inherit_errexit
+umask 022
+export LC_ALL=C
+
+# The calling make's variables must not reach the kernel's make, nor the
+# caller's git configuration the commits and patches written here.
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES ARCH CROSS_COMPILE
+export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_OPTIONAL_LOCKS=0
+export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+BUILD=${BUILD:-build}
+[[ $BUILD == /* ]] || BUILD=$REPO/$BUILD
+JOBS=${JOBS:-$(nproc)}
+KSRC=${KSRC:-}
+TREE=$BUILD/tree
+SERIES=patches/v7.3
+export BUILD TREE SERIES
+
+# Everybody's commits get the same ids: one name, one date.
+export GIT_AUTHOR_NAME='CMA GUP pin series' GIT_AUTHOR_EMAIL='cma-gup-pin@localhost'
+export GIT_AUTHOR_DATE='Thu, 1 Jan 2026 00:00:00 +0000'
+export GIT_COMMITTER_NAME=$GIT_AUTHOR_NAME GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL
+export GIT_COMMITTER_DATE=$GIT_AUTHOR_DATE
+
+say()
+{
+	printf '%s\n' "$*" >&2
+}
+
+die()
+{
+	printf 'error: %s\n' "$*" >&2
+	exit 1
+}
+
+hash_id()
+{
+	sha256sum | cut -c1-32
+}
+
+# check_var NAME PATTERN WHAT: refuse an ill-formed value, name the right ones
+check_var()
+{
+	local value=${!1:-}
+
+	[[ -z $value || $value =~ ^($2)$ ]] || die "$1=$value is not known. Right values: $3"
+}
+
+check_vars()
+{
+	check_var JOBS '[1-9][0-9]{0,3}' 'the number of compilers to run at once, such as 4'
+	check_var SMP '[1-9][0-9]?' 'the number of guest CPUs, such as 2'
+	check_var MEM '[1-9][0-9]*[MG]' 'guest memory, such as 768M or 2G'
+	check_var ACCEL 'kvm|tcg' 'kvm, tcg (leave it out to have it found out)'
+	# The kernel's own makefiles stop at spaces and colons.
+	check_var BUILD '[^[:space:]:,]+' 'a folder without space, colon or comma in its whole path'
+	check_var KSRC '[^[:space:]:]+' 'the folder of a Linux 7.3 tree, without space or colon in its path'
+}
+check_vars
+
+# lock: one make at a time works in BUILD
+lock()
+{
+	[[ -z ${BUILD_LOCKED:-} ]] || return 0
+	mkdir -p "$BUILD"
+	exec 9>"$BUILD/lock"
+	flock -n 9 || die "another make is at work in $BUILD: wait for it, or use another BUILD= folder"
+	export BUILD_LOCKED=1
+}
+
+# need_space GB WHAT: refuse early rather than stop half-way on a full disk
+need_space()
+{
+	local have
+
+	mkdir -p "$BUILD"
+	have=$(df -Pk "$BUILD" | awk 'NR == 2 { print int($4 / 1048576) }')
+	[[ $have -ge $1 ]] ||
+		die "$2 needs $1 GB in $BUILD, $have GB are free: free some, or use another BUILD= folder"
+}
+
+# with_heartbeat TEXT CMD...: a line every half minute while CMD runs, with the
+# last line of BEAT_LOG if there is one
+with_heartbeat()
+{
+	local text=$1 beat status start=$SECONDS never
+
+	shift
+	say "$text"
+	(
+		# A pipe that nobody writes to: a sleep would outlive this shell.
+		exec {never}<> <(:)
+		while ! read -r -t 30 -u "$never" && kill -0 $$ 2>/dev/null; do
+			say "  ... $((SECONDS - start)) s${BEAT_LOG:+: $(tail -n 1 "$BEAT_LOG")}"
+		done
+	) 9>&- &
+	beat=$!
+	set +e
+	(
+		set -e
+		"$@"
+	)
+	status=$?
+	set -e
+	kill "$beat" 2>/dev/null
+	wait "$beat" 2>/dev/null || :
+	return "$status"
+}

@@ -1,0 +1,152 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Everything that can be checked without a build, as TAP. The complete mails
+# are made from the files, so a kernel tree is needed for checkpatch.pl only.
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+failed=0
+
+# check NAME CMD...: ok if CMD has nothing to say
+check()
+{
+	local name=$1 output
+
+	shift
+	output=$("$@" 2>&1) || :
+	if [[ -z $output ]]; then
+		echo "ok - $name"
+	else
+		echo "not ok - $name"
+		echo "# ${output//$'\n'/$'\n'# }"
+		failed=1
+	fi
+}
+
+# own_files: this repository's text, but for the licence and the mails
+own_files()
+{
+	git -C "$REPO" ls-files -co --exclude-standard | grep -v -e '^LICENSES/' -e '^COPYING$' -e '\.patch$' |
+		while read -r file; do
+			[[ ! -f $file || -L $file ]] || echo "$file"
+		done
+}
+
+manifest()
+{
+	[[ ! -e $SERIES/manifest ]] || cat "$SERIES/manifest"
+}
+
+shell_files()
+{
+	own_files | while read -r file; do
+		! head -n 1 "$file" | grep -q '^#!.*/\(ba\)\{0,1\}sh' || echo "$file"
+	done
+}
+
+check_shell()
+{
+	shell_files | xargs shellcheck
+}
+
+check_python()
+{
+	own_files | grep '\.py$' | while read -r file; do
+		python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read(), sys.argv[1])' "$file"
+	done
+}
+
+# FILE_PATH_CHANGES asks about MAINTAINERS at every new file. Without a git
+# folder checkpatch leaves out spdxcheck.py, which wants more Python packages.
+check_mail()
+{
+	GIT_DIR=/nonexistent "$TREE/scripts/checkpatch.pl" --root="$TREE" --strict --no-signoff --quiet --no-summary \
+		--show-types --ignore FILE_PATH_CHANGES "$1"
+}
+
+check_manifest()
+{
+	local patch path
+
+	manifest | while read -r patch path; do
+		[[ -f $SERIES/$patch ]] || echo "$SERIES/manifest names $patch, which does not exist"
+		[[ -f $path ]] || echo "$SERIES/manifest names $path, which does not exist"
+	done
+	manifest | cut -d' ' -f2 | sort | uniq -d | sed "s,^,$SERIES/manifest names it twice: ,"
+	own_files | grep -E '^(mm|tools|Documentation|include|lib|kernel|fs|block|io_uring)/' |
+		while read -r path; do
+			manifest | cut -d' ' -f2 | grep -qxF "$path" || echo "$SERIES/manifest does not have $path"
+		done
+	grep -l '^new file mode' "$SERIES"/*.patch 2>/dev/null |
+		sed 's,$, adds a file; make refresh puts it in the manifest,'
+}
+
+check_subjects()
+{
+	grep -n -i -E '^Subject: \[PATCH\] *(fixup|squash|amend|wip|tmp)\b|^Subject:.*\b(fix|in) (the )?previous (patch|commit)' \
+		"$SERIES"/*.patch /dev/null
+}
+
+check_spdx()
+{
+	own_files | grep -v -e '^README' -e "^$SERIES/" -e '\.cfg$' -e '\.csv$' -e '\.md$' | while read -r file; do
+		head -n 3 "$file" | grep -q 'SPDX-License-Identifier: ' || echo "$file has no SPDX line"
+	done
+}
+
+# our_words: what the series itself says in messages and added lines, a file per mail
+our_words()
+{
+	local mail
+
+	for mail in "$work"/mails/*.patch; do
+		awk '/^diff --git /{ diff = 1 } !diff && NR > 1 || /^\+/ && !/^\+\+\+/ { sub(/^\+/, ""); print }' \
+			"$mail" >"$work/words/$(basename "$mail")"
+	done
+}
+
+check_spelling()
+{
+	own_files | xargs codespell --ignore-words-list="$IGNORE_WORDS"
+	codespell --ignore-words-list="$IGNORE_WORDS" "$work/words"
+}
+
+# No promise that a counterexample would break, and nobody's signature but his own.
+check_words()
+{
+	{
+		own_files
+		find "$work/words" -type f
+	} | xargs grep -n -i -E 'guarante[e]d|^(signed-off|reviewed|acked|tested)-by:'
+}
+
+check_whitespace()
+{
+	own_files | xargs grep -n -E '[[:blank:]]+$'
+}
+
+# Words of the kernel that codespell takes for others.
+IGNORE_WORDS=inflight
+
+lock
+[[ -d $TREE ]] || "$REPO/scripts/base.sh"
+work=$(mktemp -d "$BUILD/work.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+cd "$REPO"
+mkdir "$work/words" "$work/mails"
+check "manifest and files" check_manifest
+scripts/series.sh mails "$work/mails" 2>/dev/null
+our_words 2>/dev/null
+check "shellcheck" check_shell
+check "python syntax" check_python
+check "no fixup commits" check_subjects
+check "SPDX lines" check_spdx
+check "spelling" check_spelling
+check "words that have no place here" check_words
+check "no blanks at line ends" check_whitespace
+for mail in "$work"/mails/*.patch; do
+	[[ ! -e $mail ]] || check "checkpatch $(basename "$mail")" check_mail "$mail"
+done
+exit "$failed"

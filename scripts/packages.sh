@@ -1,0 +1,47 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Install the Debian packages that the groups named need, if any is missing.
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+declare -A PACKAGES=(
+	[tree]='git xz-utils'
+	[build]='gcc libc6-dev make flex bison bc libelf-dev perl python3'
+	[vm]='qemu-system-x86'
+	[lint]='shellcheck codespell perl git'
+	[verify]='spin gcc libc6-dev'
+)
+
+wanted=()
+for group in "$@"; do
+	[[ -n ${PACKAGES[$group]:-} ]] || die "no package group $group; there are: ${!PACKAGES[*]}"
+	read -ra list <<<"${PACKAGES[$group]}"
+	wanted+=("${list[@]}")
+done
+
+command -v dpkg-query >/dev/null || {
+	say "note: no dpkg here; assuming that there is what Debian has in: ${wanted[*]}"
+	exit 0
+}
+missing=()
+for package in "${wanted[@]}"; do
+	[[ " ${missing[*]} " == *" $package "* ]] ||
+		dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
+		missing+=("$package")
+done
+[[ ${#missing[@]} -gt 0 ]] || exit 0
+
+[[ $(id -u) -eq 0 ]] ||
+	die "these packages are missing: ${missing[*]}. As root: apt-get install ${missing[*]}"
+say "installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+log=$BUILD/packages.log
+mkdir -p "$BUILD"
+{
+	apt-get -q update && apt-get -q install -y --no-install-recommends "${missing[@]}"
+} >"$log" 2>&1 || {
+	tail -n 5 "$log" >&2
+	die "apt-get could not install ${missing[*]}: see $log"
+}

@@ -1,0 +1,87 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The main job: allocate a whole CMA area while direct I/O keeps pinning it.
+#
+#   run.sh run      on the patched kernel, waiting off (budget 0) and on
+#   run.sh compare  on the unpatched base as well
+#
+# Exit status 0 if with waiting on every allocation succeeded.
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+RESULTS=$BUILD/results
+
+# measure KERNEL NAME: boot and measure; the rows in BUILD/vm-measure-KERNEL
+measure()
+{
+	local out=$BUILD/vm-measure-$1
+
+	rm -rf "$out"
+	say "measuring on the $2 kernel"
+	"$REPO/scripts/vm.sh" --kernel "$1" --out "$out" --append cma=256M --timeout 400 -- \
+		scripts/guest-measure "$BUILD/selftests/cma_gup_pin" "$2" >&2
+	[[ -s $out/rows.csv ]] || die "the measurement left no rows in $out"
+}
+
+# put_results FILE KERNEL...: all rows, one header, at once
+put_results()
+{
+	local file=$1 kernel
+
+	shift
+	mkdir -p "$RESULTS"
+	for kernel in "$@"; do
+		cat "$BUILD/vm-measure-$kernel/rows.csv"
+	done | awk 'NR == 1 || !/^kernel,/' >"$file.tmp"
+	mv "$file.tmp" "$file"
+}
+
+print_table()
+{
+	awk -F, '
+		BEGIN {
+			row = "%-10s %-14s %6s %10s %9s %9s %9s %8s\n"
+			printf row, "kernel", "waiting", "tried", "succeeded", "p50 ms", "p99 ms", "max ms", "IOPS"
+		}
+		NR > 1 {
+			waiting = $2 == "-" ? "-" : $2 == 0 ? "off" : "on (" $2 " ms)"
+			printf row, $1, waiting, $7, $8, $9, $10, $11, $12
+		}' "$1"
+	awk -F, 'NR == 2 {
+		printf "(%d threads x %d hot buffers, %d KiB direct reads, completed after %g ms)\n",
+			$3, $4, $5 / 1024, $6 / 1000 }' "$1"
+}
+
+# held FILE: with waiting on, did every allocation succeed?
+held()
+{
+	awk -F, '$2 > 0 { rows++; if ($7 == 0 || $8 != $7) bad = 1 } END { exit bad || !rows }' "$1"
+}
+
+kernels=(series)
+csv=$RESULTS/run.csv
+case ${1:-} in
+run) ;;
+compare)
+	kernels=(base series)
+	csv=$RESULTS/compare.csv
+	;;
+*) die "usage: run.sh run|compare" ;;
+esac
+
+lock
+"$REPO/scripts/packages.sh" tree build vm
+for kernel in "${kernels[@]}"; do
+	"$REPO/scripts/kernel.sh" build "$kernel"
+done
+"$REPO/scripts/selftests.sh"
+for kernel in "${kernels[@]}"; do
+	[[ $kernel == base ]] && name=unpatched || name=patched
+	measure "$kernel" "$name"
+done
+put_results "$csv" "${kernels[@]}"
+print_table "$csv"
+say "rows in $csv"
+held "$csv" || die "with waiting on, not every allocation succeeded"

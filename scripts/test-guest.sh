@@ -1,0 +1,51 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Tests of scripts/vm.sh on the patched kernel, as TAP.
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+out=$BUILD/vm-guest
+said=$BUILD/test-guest.log
+
+guest()
+{
+	"$REPO/scripts/vm.sh" --kernel series --out "$out" --timeout 120 "$@" >"$said" 2>&1
+}
+
+# expect NAME STATUS TEXT: what the last guest had to end with and to say
+expect()
+{
+	local name=$1 status=$2
+
+	if [[ $last -eq $status ]] && grep -q -- "$3" "$said"; then
+		echo "ok - $name"
+	else
+		echo "not ok - $name"
+		echo "# status $last, wanted $status and: $3"
+		tail -n 8 "$said" | sed 's/^/# /'
+	fi
+}
+
+last=0
+guest -- sh -c "echo \"it's\" \$(id -u); echo kept >\$VM_OUT/file; exit 7" || last=$?
+expect "a command's output and exit status come back" 7 "it's 0"
+[[ $(cat "$out/file") == kept ]] && echo "ok - the shared folder is writable" ||
+	echo "not ok - the shared folder is writable"
+
+last=0
+guest -- sh -c "touch '$REPO/written' 2>&1" || last=$?
+expect "the host's root is read-only" 1 'Read-only file system'
+
+last=0
+guest -- sh -c 'echo c >/proc/sysrq-trigger' || last=$?
+expect "a panic is one clear message" 125 'error: the guest panicked (sysrq triggered crash'
+
+last=0
+guest --timeout 40 -- sh -c 'echo started; sleep 1000' || last=$?
+expect "a hung guest is ended at its time limit" 125 'error: the guest did not end within 40 s'
+
+last=0
+guest --kernel none -- true || last=$?
+expect "a kernel that does not exist is named" 1 "error: no kernel at $BUILD/kernel-none"

@@ -1,0 +1,293 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Tests of the harness itself, as TAP: a copy of it works on a kernel tree of
+# three files (KSRC=), and on programs that fail on purpose (first in PATH).
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+unset BUILD_LOCKED KSRC JOBS MEM SMP ACCEL
+BUILD_REAL=$BUILD
+mkdir -p "$BUILD_REAL"
+work=$(mktemp -d "$BUILD_REAL/work.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+unset BUILD TREE
+
+clone=$work/clone
+ksrc=$work/linux
+tree=$clone/build/tree
+said=$work/said
+series=$clone/$SERIES
+
+# expect NAME STATUS TEXT CMD...: does CMD end so and say so?
+expect()
+{
+	local name=$1 want=$2 text=$3 status=0
+
+	shift 3
+	(cd "$clone" && "$@") >"$said" 2>&1 </dev/null || status=$?
+	if [[ ($want == fails && $status -ne 0 || $want == works && $status -eq 0) ]] &&
+		{ [[ -z $text ]] || grep -q -e "$text" "$said"; }; then
+		echo "ok - $name"
+	else
+		echo "not ok - $name"
+		echo "# status $status, wanted: $want, and: $text"
+		tail -n 8 "$said" | sed 's/^/# /'
+	fi
+}
+
+# ok NAME CMD...: CMD says nothing, its exit status is the verdict
+ok()
+{
+	local name=$1
+
+	shift
+	if "$@"; then
+		echo "ok - $name"
+	else
+		echo "not ok - $name"
+	fi
+}
+
+# fake NAME: a program of that name from standard input, first in PATH
+fake()
+{
+	mkdir -p "$work/bin"
+	{
+		echo '#!/bin/sh'
+		cat
+	} >"$work/bin/$1"
+	chmod +x "$work/bin/$1"
+}
+
+with_fakes()
+{
+	PATH=$work/bin:$PATH "$@"
+}
+
+new_clone()
+{
+	rm -rf "$clone"
+	mkdir -p "$series"
+	cp -a "$REPO/Makefile" "$REPO/scripts" "$REPO/configs" "$clone/"
+	printf 'mm: a series\n\nWhat it is.\n' >"$series/cover-letter.txt"
+}
+
+new_ksrc()
+{
+	mkdir -p "$ksrc/mm"
+	printf 'VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n' >"$ksrc/Makefile"
+	seq 20 >"$ksrc/mm/gup.c"
+	seq 30 >"$ksrc/mm/cma.c"
+	printf '/*\n' >"$ksrc/.gitignore"
+}
+
+# commit MESSAGE: all that there is in the tree, as somebody else
+commit()
+{
+	git -C "$tree" add -f -A
+	GIT_AUTHOR_NAME=Somebody GIT_AUTHOR_EMAIL=some@body GIT_AUTHOR_DATE=2020-02-02T00:00:00Z \
+		git -C "$tree" commit -q -m "$1"
+}
+
+files_id()
+{
+	(cd "$clone" && find . -path ./build -prune -o -type f -print0 | sort -z | xargs -0 sha256sum) | hash_id
+}
+
+tree_id()
+{
+	git -C "$tree" rev-parse HEAD
+}
+
+test_variables()
+{
+	expect "an unknown variable is refused" fails 'Right ones: KSRC JOBS' make help JOB=3
+	expect "JOBS is checked" fails 'JOBS=many is not known. Right values:' make tree JOBS=many
+	expect "MEM is checked" fails 'MEM=768 is not known. Right values:' make tree MEM=768
+	expect "SMP is checked" fails 'SMP=0 is not known. Right values:' make tree SMP=0
+	expect "ACCEL is checked" fails 'ACCEL=hvf is not known. Right values: kvm, tcg' make tree ACCEL=hvf
+	expect "BUILD is checked" fails 'Right values: a folder without' make tree BUILD='a b'
+	expect "make help lists the targets" works 'make refresh  *write the tree' make help
+	ok "nothing was made by these" test ! -e "$clone/build"
+}
+
+test_base()
+{
+	expect "KSRC without a kernel" fails 'no kernel tree' make tree KSRC="$work"
+	mkdir "$work/old"
+	sed 's/= 3/= 2/' "$ksrc/Makefile" >"$work/old/Makefile"
+	expect "KSRC of another version" fails 'is Linux 7.2.4; the series is for 7.3' make tree KSRC="$work/old"
+	touch "$ksrc/.config"
+	expect "KSRC with a build in it" fails "run 'make mrproper' there" make tree KSRC="$ksrc"
+	rm "$ksrc/.config"
+	fake df <<<'printf "h\n/ 1 1 1048576 1 /\n"'
+	expect "a full disk is told before the work" fails 'needs 8 GB in .*, 1 GB are free' \
+		with_fakes make tree KSRC="$ksrc"
+	rm "$work/bin/df"
+	ok "no tree is left by these" test ! -e "$tree"
+	expect "a tree from KSRC" works 'tree: 0 patches on base: linux 7.3.4' make tree KSRC="$ksrc"
+	ok "KSRC is not written to" test "$(find "$ksrc" -newer "$series/cover-letter.txt" -type d)" = "$ksrc"
+	expect "another KSRC needs another BUILD" fails 'use another BUILD= folder' make tree KSRC="$work/old"
+}
+
+test_download()
+{
+	fake apt-get <<-'END'
+		case $1 in
+		indextargets) echo http://archive.example/debian-security; echo http://archive.example/debian ;;
+		update) grep -q "http://archive.example/debian trixie" "${APT_CONFIG%/*}/sources.list" ;;
+		download) echo cut >linux-source-7.3.deb; exit 100 ;;
+		esac
+	END
+	fake apt-cache <<<'echo "linux-source-7.3 | 7.3.4-1~bpo13+1 | x"'
+	expect "a cut-off download" fails 'was cut off or refused; nothing was kept' with_fakes make tree
+	ok "nothing of it is left" test -z "$(find "$clone/build" -name '*.deb' -o -name '*.tmp' -o -name tree)"
+	fake apt-cache <<-'END'
+		echo "linux-source-7.3 | 7.3.2-1~bpo13+1 | x"
+		echo "linux-source-7.3 | 7.3.11-1~bpo13+1 | x"
+	END
+	expect "a newer 7.3.y gives a notice" fails 'NOTICE: .*7.3.4 is gone.*taking 7.3.11-1' with_fakes make tree
+	fake apt-cache <<<':'
+	expect "no 7.3.y names KSRC" fails 'no longer in trixie-backports: say KSRC=' with_fakes make tree
+	fake apt-get <<-'END'
+		[ "$1" = indextargets ] && echo http://archive.example/debian
+	END
+	expect "no network names KSRC" fails 'or say KSRC=' with_fakes make tree
+	rm "$work/bin/apt-get" "$work/bin/apt-cache"
+	echo damaged >"$clone/build/linux-source-7.3_7.3.4-1_all.deb"
+	expect "a damaged package" fails 'did not unpack; it was removed' make tree
+	ok "the damaged package is gone" test -z "$(find "$clone/build" -name '*.deb')"
+	fake dpkg-query <<<'exit 1'
+	fake id <<<'echo 1000'
+	expect "missing packages without root" fails 'As root: apt-get install git xz-utils' with_fakes make tree
+	rm "$work/bin/dpkg-query" "$work/bin/id"
+}
+
+test_roundtrip()
+{
+	local head before
+
+	sed -i 's/^10$/ten/' "$tree/mm/gup.c"
+	commit 'mm/gup: ten
+
+Why it is ten.
+From: a line that looks like a header.'
+	mkdir "$tree/mm/tests"
+	printf 'no newline at its end' >"$tree/mm/tests/new.c"
+	printf '#!/bin/sh\n' >"$tree/mm/run.sh"
+	chmod +x "$tree/mm/run.sh"
+	commit 'mm: only new files'
+	echo more >>"$tree/mm/cma.c"
+	rm "$tree/mm/run.sh"
+	git -C "$tree" checkout -q mm/run.sh
+	echo last >"$tree/mm/tests/last.c"
+	commit 'mm/cma: an edit, a new file, and a subject so long that a mail has to fold it in its header'
+	expect "refresh writes the series" works 'refresh: 3 patches' make refresh
+	ok "no person's name gets into the files" test -z "$(grep -rl -e Somebody -e some@body "$series")"
+	ok "new files are files" test -x "$clone/mm/run.sh" -a -f "$clone/mm/tests/new.c"
+	ok "new files are in the manifest" test "$(wc -l <"$series/manifest")" -eq 3
+	ok "new files are not in the patches" test -z "$(grep -l 'new file mode' "$series"/*.patch)"
+	before=$(files_id)
+	head=$(tree_id)
+	expect "a second refresh" works 'refresh: 3 patches' make refresh
+	ok "changes nothing" test "$before $head" = "$(files_id) $(tree_id)"
+	expect "the round trips hold" works 'ok - git am of the exported mails' scripts/series.sh check
+	ok "all of them" test "$(grep -c '^ok' "$said")" -eq 3
+	ok "the cover letter is filled in" grep -q 'RFC PATCH 0/3\] mm: a series' "$clone/build/series/0000-cover-letter.patch"
+	mv "$clone/build" "$clone/build.old"
+	expect "a tree from nothing" works 'tree: 3 patches' make tree KSRC="$ksrc"
+	ok "gives the same commit" test "$head" = "$(tree_id)"
+	rm -rf "$clone/build.old"
+}
+
+test_refusals()
+{
+	local before head
+
+	before=$(files_id)
+	head=$(tree_id)
+	echo x >>"$tree/mm/gup.c"
+	expect "refresh of uncommitted work" fails 'has uncommitted work' make refresh
+	expect "distclean with uncommitted work" fails 'has uncommitted work' make distclean
+	echo y >>"$tree/mm/tests/new.c"
+	commit 'mm: edit the new file'
+	expect "a new file that is edited again" fails 'mm/tests/new.c is added by "mm: only new files" and edited' make refresh
+	expect "distclean with commits of one's own" fails 'not written back' make distclean
+	expect "export with commits of one's own" fails 'make refresh first' make series
+	git -C "$tree" reset -q --hard "$head"
+	echo y >>"$tree/mm/gup.c"
+	commit "mm: a message$(printf '\n\nAbove\n---\nbelow')"
+	expect "a message that a mail would cut" fails 'would not give back the commits' make refresh
+	git -C "$tree" reset -q --hard "$head"
+
+	echo z >>"$tree/mm/gup.c"
+	commit 'mm: one more'
+	echo edited >>"$clone/mm/tests/new.c"
+	expect "tree when both sides changed" fails 'the files of the series changed, but' make tree
+	expect "refresh when both sides changed" fails 'refresh would undo that' make refresh
+	git -C "$tree" reset -q --hard "$head"
+	expect "tree takes an edited new file" works 'tree: 3 patches' make tree
+	ok "and has it" grep -q edited "$tree/mm/tests/new.c"
+	printf 'no newline at its end' >"$clone/mm/tests/new.c"
+	expect "and back" works 'tree: 3 patches' make tree
+	ok "to the same commit" test "$head" = "$(tree_id)"
+
+	mv "$clone/mm/tests/last.c" "$work/last.c"
+	expect "a new file that is missing" fails 'brings mm/tests/last.c, which does not exist' make tree
+	mv "$work/last.c" "$clone/mm/tests/last.c"
+
+	mkdir -p "$clone/lib"
+	echo 'of this repository' >"$clone/lib/clash.c"
+	mkdir -p "$tree/lib"
+	echo 'of the tree' >"$tree/lib/clash.c"
+	commit 'lib: clash'
+	expect "a new file where this repository has another" fails 'the series adds lib/clash.c, but' make refresh
+	git -C "$tree" reset -q --hard "$head"
+	rm "$clone/lib/clash.c"
+	ok "refusals change no file" test "$before" = "$(files_id)"
+	ok "nor the tree" test "$head" = "$(tree_id)"
+}
+
+test_apply()
+{
+	local head patch
+
+	head=$(tree_id)
+	patch=$(echo "$series"/0001-*.patch)
+	cp "$patch" "$work/patch"
+	sed -i 's/^ 9$/ nine/' "$patch"
+	expect "a patch that does not apply is named, with its file" fails \
+		"0001-mm-gup-ten.patch does not apply to mm/gup.c" make tree
+	ok "the tree is as before" test "$head" = "$(tree_id)"
+	cp "$work/patch" "$patch"
+	expect "mended, it goes on" works '' make tree
+
+	git -C "$tree" reset -q --hard HEAD~1
+	expect "a commit taken out" works 'removed mm/tests/last.c' make refresh
+	ok "takes its patch out" test "$(find "$series" -name '*.patch' | wc -l)" -eq 2
+	expect "distclean" works '' make distclean
+	ok "leaves nothing" test ! -e "$clone/build"
+}
+
+test_lock()
+{
+	mkdir -p "$clone/build"
+	exec 8>"$clone/build/lock"
+	flock 8
+	expect "a second make in the same BUILD" fails 'another make is at work' make tree KSRC="$ksrc"
+	exec 8>&-
+}
+
+new_ksrc
+new_clone
+test_variables
+test_base
+test_roundtrip
+test_refusals
+test_apply
+test_lock
+new_clone
+mkdir "$clone/build"
+test_download

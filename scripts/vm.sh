@@ -1,0 +1,161 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Boot a kernel in QEMU with the host's root read-only under it and run one
+# command there as root.
+#
+#   vm.sh --kernel KERNEL --out DIR [OPTION]... -- CMD [ARG]...
+#   vm.sh --kernel KERNEL --out DIR [OPTION]... --shell
+#
+#   --kernel KERNEL      the path of a bzImage, or NAME for BUILD/kernel-NAME
+#   --out DIR            below BUILD if it has no slash
+#   --mem 768M --smp 2   size of the guest
+#   --append "cma=256M"  more boot parameters
+#   --timeout 300        seconds until the guest counts as hung
+#   --qemu "ARG ARG"     more arguments for QEMU
+#
+# The command starts in the repository's root; its output comes out here as it
+# is written and its exit status is the exit status of this script. DIR is the
+# one writable folder it has (VM_OUT in its environment, same path as here);
+# DIR/console.log holds the kernel's messages. ACCEL=kvm|tcg skips the probe.
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+usage()
+{
+	sed -n '3,/^$/s/^# \{0,1\}//p' "$0" >&2
+	exit 2
+}
+
+# Exit status if the guest itself failed, apart from what commands use.
+GUEST_FAILED=125
+
+kernel='' out='' mem=${MEM:-768M} smp=${SMP:-2} append='' timeout=300 extra='' shell=''
+while [[ $# -gt 0 ]]; do
+	case $1 in
+	--kernel | --out | --mem | --smp | --append | --timeout | --qemu)
+		[[ $# -ge 2 ]] || usage
+		case $1 in
+		--qemu) extra=$2 ;;
+		*) printf -v "${1#--}" %s "$2" ;;
+		esac
+		shift 2
+		;;
+	--shell)
+		shell=1
+		shift
+		;;
+	--)
+		shift
+		break
+		;;
+	*) usage ;;
+	esac
+done
+[[ -n $kernel && -n $out && ( -n $shell || $# -gt 0 ) ]] || usage
+[[ $kernel == */* ]] || kernel=$BUILD/kernel-$kernel/arch/x86/boot/bzImage
+[[ $out == */* ]] || out=$BUILD/$out
+[[ -r $kernel ]] || die "no kernel at $kernel"
+command -v qemu-system-x86_64 >/dev/null ||
+	die "no qemu-system-x86_64 here: as root, apt-get install qemu-system-x86"
+
+# accel: print kvm or tcg. A /dev/kvm that opens can still hang the guest, so
+# only a guest that got through its boot (to the panic for want of a root)
+# counts. The verdict holds until the machine is booted again.
+accel()
+{
+	local memo log
+	local boot
+
+	if [[ -n ${ACCEL:-} ]]; then
+		echo "$ACCEL"
+		return
+	fi
+	boot=$(cat /proc/sys/kernel/random/boot_id)
+	memo=$BUILD/accel
+	if [[ ! -e $memo || $(cut -d' ' -f2 "$memo") != "$boot" ]]; then
+		mkdir -p "$BUILD"
+		log=$(mktemp)
+		if [[ -r /dev/kvm && -w /dev/kvm ]] &&
+			timeout -k 1 20 qemu-system-x86_64 -nodefaults -no-user-config \
+				-display none -no-reboot -accel kvm -cpu host -m 256M \
+				-serial "file:$log" -kernel "$kernel" \
+				-append "console=ttyS0 panic=-1" </dev/null &>/dev/null &&
+			grep -q 'Kernel panic' "$log"; then
+			echo "kvm $boot" >"$memo.$$"
+		else
+			echo "tcg $boot" >"$memo.$$"
+		fi
+		rm -f "$log"
+		mv "$memo.$$" "$memo"
+	fi
+	cut -d' ' -f1 "$memo"
+}
+
+last_lines()
+{
+	say "--- last lines of $out/console.log:"
+	tail -n 25 "$out/console.log" | tr -d '\r' >&2
+}
+
+mkdir -p "$out"
+out=$(cd "$out" && pwd -P)
+rm -f "$out/status" "$out/cmd" "$out/console.log"
+printf 'exec' >"$out/cmd"
+for arg in "$@"; do
+	printf " '%s'" "${arg//\'/\'\\\'\'}"
+done >>"$out/cmd"
+echo >>"$out/cmd"
+
+accel=$(accel)
+case $accel in
+kvm) cpu=(-accel kvm -cpu host) ;;
+tcg) cpu=(-accel "tcg,thread=multi" -cpu max) ;;
+esac
+if [[ -n $shell ]]; then
+	cmdport=mon:stdio
+	limit=()
+	read -r rows cols < <(stty size 2>/dev/null || echo 24 80)
+	append+=" vm_shell=1 vm_term=${TERM:-linux} vm_rows=$rows vm_cols=$cols"
+else
+	cmdport=stdio
+	limit=(timeout --foreground -k 5 "$timeout")
+	exec </dev/null
+fi
+share=security_model=none,multidevs=remap
+read -ra extra_args <<<"$extra"
+
+# panic=, oops= and kunit.autorun= come first, so that --append can say otherwise.
+status=0
+"${limit[@]}" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
+	"${cpu[@]}" -m "$mem" -smp "$smp" \
+	-fsdev "local,id=root,path=/,readonly=on,$share" \
+	-device virtio-9p-pci,fsdev=root,mount_tag=/dev/root \
+	-fsdev "local,id=out,path=${out//,/,,},$share" \
+	-device virtio-9p-pci,fsdev=out,mount_tag=vmout \
+	-serial "file:$out/console.log" -serial "$cmdport" \
+	-kernel "$kernel" \
+	-append "console=ttyS0 panic=-1 oops=panic kunit.autorun=0 root=/dev/root rootfstype=9p \
+rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose,access=any ro \
+init=$REPO/scripts/guest-init vm_repo=$REPO vm_build=$BUILD vm_out=$out $append" \
+	${extra_args[@]+"${extra_args[@]}"} || status=$?
+
+if [[ -s $out/status ]]; then
+	exit "$(cat "$out/status")"
+fi
+panic=$(sed -n '/Kernel panic - not syncing: /{s/.*syncing: //p;q}' "$out/console.log")
+if [[ -n $panic ]]; then
+	last_lines
+	say "error: the guest panicked (${panic%$'\r'}; $accel, kernel $kernel): see $out/console.log"
+elif [[ $status -eq 124 || $status -eq 137 ]]; then
+	last_lines
+	say "error: the guest did not end within $timeout s ($accel, kernel $kernel): hung;" \
+		"see $out/console.log"
+elif [[ $status -ne 0 ]]; then
+	die "QEMU failed with status $status ($accel): see its message above"
+else
+	last_lines
+	say "error: the guest ended without running the command to its end; see $out/console.log"
+fi
+exit "$GUEST_FAILED"
