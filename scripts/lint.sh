@@ -91,7 +91,7 @@ check_subjects()
 
 check_spdx()
 {
-	own_files | grep -v -e '^README' -e "^$SERIES/" -e '\.cfg$' -e '\.csv$' -e '\.md$' | while read -r file; do
+	own_files | grep -v -e '^README' -e "^$SERIES/" -e '\.cfg$' -e '\.csv$' -e '\.md$' -e '\.kunitconfig$' | while read -r file; do
 		head -n 3 "$file" | grep -q 'SPDX-License-Identifier: ' || echo "$file has no SPDX line"
 	done
 }

@@ -57,7 +57,7 @@ print_table()
 # held FILE: with waiting on, did every allocation succeed?
 held()
 {
-	awk -F, '$2 > 0 { rows++; if ($7 == 0 || $8 != $7) bad = 1 } END { exit bad || !rows }' "$1"
+	awk -F, 'NR > 1 && $2 + 0 > 0 { rows++; if ($7 == 0 || $8 != $7) bad = 1 } END { exit bad || !rows }' "$1"
 }
 
 kernels=(series)

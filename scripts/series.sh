@@ -36,10 +36,10 @@ manifest()
 	[[ ! -e $1/$SERIES/manifest ]] || cat "$1/$SERIES/manifest"
 }
 
-# patches ROOT: its patches in order; there may be none yet
+# patches ROOT: its patches in order, relative to ROOT; there may be none yet
 patches()
 {
-	[[ ! -d $1/$SERIES ]] || find "$1/$SERIES" -name '*.patch' | sort
+	[[ ! -d $1/$SERIES ]] || (cd "$1" && find "$SERIES" -name '*.patch' | sort)
 }
 
 # inputs_id ROOT: one name for the state of all files of the series
@@ -71,7 +71,7 @@ mails()
 	done
 	patches "$1" | while read -r path; do
 		patch=$(basename "$path")
-		cp "$path" "$2/$patch"
+		cp "$1/$path" "$2/$patch"
 		manifest "$1" | awk -v p="$patch" '$1 == p { print $2 }' | while read -r path; do
 			(cd "$1" && git diff --no-index "${DIFF[@]}" -- /dev/null "$path") >>"$2/$patch" || :
 		done
@@ -237,7 +237,7 @@ install_files()
 {
 	local file
 
-	(cd "$1" && find . -type f -printf '%P\n') | while read -r file; do
+	(cd "$1" && find . -type f -printf '%P\n' | sort) | while read -r file; do
 		if ! cmp -s "$1/$file" "$REPO/$file" || [[ $(stat -c %a "$1/$file") != $(stat -c %a "$REPO/$file") ]]; then
 			mkdir -p "$REPO/$(dirname "$file")"
 			mv "$1/$file" "$REPO/$file"
@@ -251,11 +251,11 @@ remove_stale()
 	local file
 
 	{
-		(cd "$REPO" && patches .)
+		patches "$REPO"
 		manifest "$REPO" | cut -d' ' -f2
 	} | sort >"$WORK/old"
 	{
-		(cd "$1" && patches .)
+		patches "$1"
 		manifest "$1" | cut -d' ' -f2
 	} | sort >"$WORK/new"
 	comm -23 "$WORK/old" "$WORK/new" | while read -r file; do

@@ -56,7 +56,7 @@ kunit()
 
 	scripts/vm.sh --kernel series --out vm-kunit --timeout 300 \
 		--append 'cma=64M kunit.autorun=1 kunit.filter_glob=pin_gate*' -- true >&2 || status=$?
-	cat "$BUILD/vm-kunit/console.log"
+	grep -E '^\[[^]]*\] *(KTAP|1\.\.|(not )?ok |# )' "$BUILD/vm-kunit/console.log"
 	return $status
 }
 

@@ -114,6 +114,7 @@ kvm) cpu=(-accel kvm -cpu host) ;;
 tcg) cpu=(-accel "tcg,thread=multi" -cpu max) ;;
 esac
 if [[ -n $shell ]]; then
+	say "booting ($accel); exit ends the guest, Ctrl-A X kills it"
 	cmdport=mon:stdio
 	limit=()
 	read -r rows cols < <(stty size 2>/dev/null || echo 24 80)

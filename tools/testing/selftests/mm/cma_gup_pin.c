@@ -1193,6 +1193,9 @@ static bool env_available(void)
 
 #define NO_BUDGET	"no drain_budget_ms: this kernel's CMA does not wait for pins"
 
+/* To wait for pins is tested, not how long that takes on a slow machine. */
+#define AMPLE_MS	5000
+
 FIXTURE(load)
 {
 	long pins;
@@ -1287,6 +1290,7 @@ FIXTURE_SETUP(load)
 {
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
+	ASSERT_EQ(put_num(budget_file(), AMPLE_MS), 0);
 	self->pins = pins_held();
 }
 
@@ -1363,6 +1367,8 @@ FIXTURE_VARIANT_ADD(integrity, shmem)
 
 FIXTURE_SETUP(integrity)
 {
+	if (area.budget >= 0)
+		ASSERT_EQ(put_num(budget_file(), AMPLE_MS), 0);
 	self->pins = pins_held();
 }
 
@@ -1652,16 +1658,19 @@ static bool gate_hold_page(struct gate_test *t)
 /* Bring up all the parts. The allocation starts last, and closes the gate. */
 static bool gate_start(struct gate_test *t, enum action action, unsigned int budget_ms)
 {
+	pid_t pid;
+
 	t->action = action;
 	if (put_num(budget_file(), budget_ms))
 		return because("cannot set the budget");
 	if (!gate_devices(t) || !gate_page(t))
 		return false;
-	t->pid = fork();
-	if (!t->pid)
+	pid = fork();
+	if (!pid)
 		waiter_process(t);
-	if (t->pid < 0)
+	if (pid < 0)
 		return because("fork: %s", strerror(errno));
+	t->pid = pid;
 	if (!gate_hold_page(t))
 		return false;
 	if (pthread_create(&t->allocator, NULL, allocator_run, t))
