@@ -57,7 +57,7 @@ shell:		## boot the patched kernel to a shell; the host's root is read-only unde
 
 verify:		## check the model of the gate
 	@scripts/packages.sh verify
-	@sh verify/run.sh
+	@verify/run.sh
 
 clean:		## remove what was built; keep the download and the trees
 	@scripts/clean.sh clean
