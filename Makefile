@@ -2,15 +2,16 @@
 #
 # The front door. Each target is one script; "make help" lists them all.
 
-export KSRC JOBS MEM SMP ACCEL BUILD
+export KSRC JOBS MEM SMP ACCEL BUILD DURATION V SIGNOFF SINCE
 
-VARIABLES := KSRC JOBS MEM SMP ACCEL BUILD
+VARIABLES := KSRC JOBS MEM SMP ACCEL BUILD DURATION V SIGNOFF SINCE
 unknown := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$(filter-out $(VARIABLES),$v))))
 ifneq ($(unknown),)
 $(error $(unknown): not a variable of this makefile. Right ones: $(VARIABLES))
 endif
 
-.PHONY: help run compare test tree refresh series lint config shell verify clean distclean
+.PHONY: help run compare test tree refresh series lint config shell verify fio stress docs rfc clean \
+	distclean
 .NOTPARALLEL:
 
 help:		## this list
@@ -21,6 +22,9 @@ help:		## this list
 	@echo '  JOBS=N          compilers at once (one per CPU)'
 	@echo '  MEM=768M SMP=2  size of the guest'
 	@echo '  ACCEL=kvm|tcg   how QEMU runs it (found out)'
+	@echo '  DURATION=600    fio, stress: seconds'
+	@echo '  V=2 SINCE=REF   rfc: number of the version; commit or tag here that the last was sent from'
+	@echo '  SIGNOFF="Name <mail>"  rfc: who sends, and signs'
 
 run:		## boot the patched kernel, allocate under direct I/O with waiting off and on
 	@scripts/run.sh run
@@ -55,9 +59,24 @@ shell:		## boot the patched kernel to a shell; the host's root is read-only unde
 	@scripts/kernel.sh build series
 	@scripts/vm.sh --kernel series --append cma=256M --out vm-shell --shell
 
+fio:		## fio as the load, for DURATION seconds
+	@scripts/fio.sh
+
+stress:		## waiters killed at random, allocators back to back, for DURATION seconds
+	@scripts/stress.sh
+
 verify:		## check the model of the gate
 	@scripts/packages.sh verify
 	@verify/run.sh
+
+docs:		## what Sphinx and kernel-doc say about the series, and not about the base
+	@scripts/packages.sh tree docs
+	@scripts/series.sh tree
+	@scripts/docs.sh
+
+rfc:		## final mails in BUILD/rfc, with recipients, checked
+	@scripts/packages.sh tree lint rfc
+	@scripts/rfc.sh
 
 clean:		## remove what was built; keep the download and the trees
 	@scripts/clean.sh clean

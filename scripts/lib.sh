@@ -113,3 +113,19 @@ with_heartbeat()
 	wait "$beat" 2>/dev/null || :
 	return "$status"
 }
+
+# checkpatch MAIL [OPTION...]: what checkpatch.pl has to say about a mail.
+# FILE_PATH_CHANGES asks about MAINTAINERS at every new file. Without a git
+# folder checkpatch leaves out spdxcheck.py, which wants more Python packages.
+checkpatch()
+{
+	GIT_DIR=/nonexistent "$TREE/scripts/checkpatch.pl" --root="$TREE" --strict --quiet --no-summary \
+		--show-types --ignore FILE_PATH_CHANGES "${@:2}" "$1"
+}
+
+# quiet_log DIR: nothing in the guest's kernel log that a developer must look at
+quiet_log()
+{
+	! grep -n -E 'WARNING: |BUG: |INFO: (task|rcu)|Oops|UBSAN|possible (circular|recursive)' \
+		"$1/console.log"
+}

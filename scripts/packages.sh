@@ -10,6 +10,10 @@ declare -A PACKAGES=(
 	[tree]='git xz-utils'
 	[build]='gcc libc6-dev make flex bison bc libelf-dev perl python3'
 	[vm]='qemu-system-x86'
+	[selftests]='gcc libc6-dev make liburing-dev libfuse3-dev e2fsprogs xfsprogs btrfs-progs dosfstools mount'
+	[fio]='fio'
+	[rfc]='git git-email libmailtools-perl b4 perl'
+	[docs]='python3-sphinx python3-yaml perl'
 	[lint]='shellcheck codespell perl git'
 	[verify]='spin gcc libc6-dev'
 )

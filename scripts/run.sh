@@ -72,7 +72,7 @@ compare)
 esac
 
 lock
-"$REPO/scripts/packages.sh" tree build vm
+"$REPO/scripts/packages.sh" tree build selftests vm
 for kernel in "${kernels[@]}"; do
 	"$REPO/scripts/kernel.sh" build "$kernel"
 done

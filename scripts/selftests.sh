@@ -11,7 +11,8 @@ lock
 out=$BUILD/selftests
 log=$out.log
 mkdir -p "$out"
-make -C "$TREE/tools/testing/selftests/mm" OUTPUT="$out" "$out/cma_gup_pin" >"$log" 2>&1 || {
+programs=(cma_gup_pin cma_gup_dio cma_gup_cycle cma_gup_wait cma_gup_stress)
+make -C "$TREE/tools/testing/selftests/mm" OUTPUT="$out" "${programs[@]/#/$out/}" >"$log" 2>&1 || {
 	tail -n 12 "$log" >&2
-	die "compiling the selftest failed: see $log"
+	die "compiling the selftests failed: see $log"
 }

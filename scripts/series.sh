@@ -6,9 +6,18 @@
 #   series.sh tree     make the tree's branch "series" from the files
 #   series.sh refresh  write the tree's commits back to the files
 #   series.sh export   complete mails to BUILD/series
-#   series.sh mails DIR  complete mails, made without a tree
 #   series.sh check    the round trips, as TAP
 #   series.sh saved    fail if the tree has what the files have not
+#
+# For other scripts:
+#
+#   series.sh mails DIR                 complete mails, made without a tree
+#   series.sh commits ROOT              the files below ROOT as commits on base;
+#                                       prints the last one
+#   series.sh format DIR HEAD [OPTION...]  base..HEAD as mails, with the cover
+#                                       letter; options of git format-patch
+#   series.sh am DIR                    git am DIR's mails to the base; prints
+#                                       the tree object
 #
 # Files: patches/v7.3/NNNN-subject.patch holds a commit's message and its edits
 # of existing files; a file that the series adds lies here at its in-tree path,
@@ -305,26 +314,28 @@ cmd_refresh()
 	say "refresh: $(tgit rev-list --count base..series) patches written to $SERIES"
 }
 
-# export_to DIR: numbered mails with a cover letter, for git am on a bare base
-export_to()
+# format DIR HEAD [OPTION...]: numbered mails of base..HEAD with the cover letter
+format()
 {
-	local cover=$REPO/$SERIES/cover-letter.txt
+	local text=$REPO/$SERIES/cover-letter.txt dir=$1 head=$2 mail
 
-	[[ -s $cover ]] || die "no $SERIES/cover-letter.txt: write one (subject, empty line, text)"
+	shift 2
+	[[ -s $text ]] || die "no $SERIES/cover-letter.txt: write one (subject, empty line, text)"
 	tgit format-patch -q -U3 --no-renames --binary --abbrev=12 --zero-commit --no-signature --no-base \
-		--no-thread --numbered --cover-letter --subject-prefix="$PREFIX" -o "$1" base..series
-	awk -v cover="$cover" '
-		/\*\*\* SUBJECT HERE \*\*\*/ { getline s < cover; sub(/\*\*\* SUBJECT HERE \*\*\*/, ""); print $0 s; next }
-		/\*\*\* BLURB HERE \*\*\*/ { getline s < cover; while ((getline s < cover) > 0) print s; next }
-		{ print }' "$1/0000-cover-letter.patch" >"$1/cover.tmp"
-	mv "$1/cover.tmp" "$1/0000-cover-letter.patch"
+		--no-thread --numbered --cover-letter --subject-prefix="$PREFIX" -o "$dir" "$@" "base..$head"
+	mail=$(echo "$dir"/*0000-cover-letter.patch)
+	awk -v text="$text" '
+		/\*\*\* SUBJECT HERE \*\*\*/ { getline s < text; sub(/\*\*\* SUBJECT HERE \*\*\*/, ""); print $0 s; next }
+		/\*\*\* BLURB HERE \*\*\*/ { getline s < text; while ((getline s < text) > 0) print s; next }
+		{ print }' "$mail" >"$dir/cover.tmp"
+	mv "$dir/cover.tmp" "$mail"
 }
 
 cmd_export()
 {
 	cmd_tree
 	! tree_ahead || die "$TREE has commits that are not written back: make refresh first"
-	export_to "$WORK/series"
+	format "$WORK/series" series
 	rm -rf "$BUILD/series"
 	mv "$WORK/series" "$BUILD/series"
 	say "series: $(find "$BUILD/series" -name '*.patch' | wc -l) mails in $BUILD/series"
@@ -343,7 +354,7 @@ am_tree()
 		tgit diff --name-only --no-renames base series | sed 's,^,/,'
 	} | git -C "$dir" sparse-checkout set --no-cone --stdin
 	git -C "$dir" checkout -q
-	find "$1" -name '*.patch' ! -name '0000-*' | sort | xargs git -C "$dir" am -q >&2
+	find "$1" -name '*.patch' ! -name '*-cover-letter.patch' | sort | xargs git -C "$dir" am -q >&2
 	git -C "$dir" rev-parse 'HEAD^{tree}'
 	tgit worktree remove --force "$dir"
 }
@@ -395,5 +406,8 @@ trap 'rm -rf "$WORK"' EXIT
 case ${1:-} in
 tree | refresh | export | check | saved) "cmd_$1" ;;
 mails) mails "$REPO" "$2" ;;
-*) die "usage: series.sh tree|refresh|export|check|saved, or series.sh mails DIR" ;;
+commits) commit_files "$2" ;;
+format) format "${@:2}" ;;
+am) am_tree "$2" ;;
+*) die "usage: series.sh tree|refresh|export|check|saved, or as its first lines say" ;;
 esac

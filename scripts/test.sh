@@ -37,17 +37,10 @@ report()
 	fi
 }
 
-# quiet_log DIR: nothing in the guest's kernel log that a developer must look at
-quiet_log()
-{
-	! grep -n -E 'WARNING: |BUG: |INFO: (task|rcu)|Oops|UBSAN|possible (circular|recursive)' \
-		"$1/console.log"
-}
-
 build_all()
 {
 	report "the patched kernel builds" scripts/kernel.sh build series
-	report "the selftest compiles" scripts/selftests.sh
+	report "the selftests compile" scripts/selftests.sh
 }
 
 kunit()
@@ -60,16 +53,16 @@ kunit()
 	return $status
 }
 
-kselftest()
+# selftest NAME APPEND: the program of that name, in a guest of its own
+selftest()
 {
-	scripts/vm.sh --kernel series --out vm-kselftest --append cma=256M --timeout 900 -- \
-		"$BUILD/selftests/cma_gup_pin"
+	scripts/vm.sh --kernel series --out "vm-$1" --append "$2" --timeout 900 -- "$BUILD/selftests/$1"
 }
 
-kernel_logs()
+# log NAME: of the guest of that name
+log()
 {
-	report "no warning under KUnit" quiet_log "$BUILD/vm-kunit"
-	report "no warning under the kselftest" quiet_log "$BUILD/vm-kselftest"
+	report "no warning in the kernel log of $1" quiet_log "$BUILD/vm-$1"
 }
 
 # count VERDICT: results that are neither more nor less than that
@@ -102,18 +95,30 @@ finish()
 
 cd "$REPO"
 lock
-scripts/packages.sh tree lint build vm
+scripts/packages.sh tree lint rfc docs verify build selftests vm
 rm -rf "$OUT"
 mkdir -p "$OUT"
 : >"$TOTAL"
 step harness scripts/test-harness.sh
 step series scripts/series.sh check
 step lint scripts/lint.sh
+step rfc scripts/test-rfc.sh
+step docs scripts/docs.sh
+step model verify/run.sh --quick
 step build build_all
 if ! grep -q '^not ok - build' "$TOTAL"; then
 	step guest scripts/test-guest.sh
 	step kunit kunit
-	step kselftest kselftest
-	step log kernel_logs
+	step kunit_log log kunit
+	for test in cma_gup_pin cma_gup_dio cma_gup_cycle cma_gup_wait cma_gup_stress; do
+		case $test in
+		cma_gup_cycle) append='cma=256M scsi_debug.max_queue=1 scsi_debug.dev_size_mb=16' ;;
+		cma_gup_wait) append='movablecore=256M cma=256M@0-512M' ;;
+		cma_gup_stress) append='cma=96M numa_cma=0:64M loglevel=5' ;;
+		*) append=cma=256M ;;
+		esac
+		step "$test" selftest "$test" "$append"
+		step "${test}_log" log "$test"
+	done
 fi
 finish

@@ -131,7 +131,6 @@ read -ra extra_args <<<"$extra"
 boot()
 {
 	status=0
-	rm -f "$out/console.log"
 	"${limit[@]}" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
 		"${cpu[@]}" -m "$mem" -smp "$smp" \
 		-fsdev "local,id=root,path=/,readonly=on,$share" \

@@ -5,25 +5,16 @@
  *
  * What needs a signal cannot be tested here: kernel threads take none.
  */
-#include <kunit/test.h>
-#include <linux/completion.h>
-#include <linux/delay.h>
 #include <linux/file.h>
-#include <linux/gfp.h>
 #include <linux/hash.h>
 #include <linux/highmem.h>
-#include <linux/jiffies.h>
-#include <linux/kthread.h>
 #include <linux/memfd.h>
-#include <linux/mm.h>
-#include <linux/mman.h>
-#include <linux/page-isolation.h>
 #include <linux/sched/mm.h>
 #include <linux/shmem_fs.h>
 #include <linux/swap.h>
 #include <linux/uaccess.h>
-#include <linux/vmstat.h>
 #include "../cma.h"
+#include "pin_gate_kunit.h"
 
 /* So long that only a lost wake-up explains a wait of that length */
 #define LONG_WAIT	(60 * HZ)
@@ -40,92 +31,9 @@
 
 MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
 
-static void at_exit(struct kunit *test, kunit_action_t *action, void *arg)
-{
-	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, action, arg), 0);
-}
-
-static unsigned long nr_events(enum vm_event_item item)
-{
-	unsigned long sum = 0;
-	int cpu;
-
-	for_each_possible_cpu(cpu)
-		sum += per_cpu(vm_event_states, cpu).event[item];
-	return sum;
-}
-
-static long node_stat(pg_data_t *pgdat, enum node_stat_item item)
-{
-	long sum = atomic_long_read(&pgdat->vm_stat[item]);
-	int cpu;
-
-	for_each_possible_cpu(cpu)
-		sum += per_cpu_ptr(pgdat->per_cpu_nodestats,
-				   cpu)->vm_node_stat_diff[item];
-	return sum;
-}
-
-/* How many pins are held in the whole system? */
-static long nr_pins(void)
-{
-	pg_data_t *pgdat;
-	long sum = 0;
-
-	for_each_online_pgdat(pgdat)
-		sum += node_stat(pgdat, NR_FOLL_PIN_ACQUIRED) -
-		       node_stat(pgdat, NR_FOLL_PIN_RELEASED);
-	return sum;
-}
-
-/* Per-CPU counts can be on their way into the global one: look again. */
-static void expect_nr_pins(struct kunit *test, long expected)
-{
-	int i;
-
-	for (i = 0; i < 100 && nr_pins() != expected; i++)
-		msleep(20);
-	KUNIT_EXPECT_EQ(test, nr_pins(), expected);
-}
-
 /*
  * Pageblocks
  */
-
-static void free_block(void *data)
-{
-	struct page *block = data;
-
-	pin_gate_open(block);
-	clear_pageblock_isolate(block);
-	put_page(block);
-}
-
-/*
- * A pageblock that is one allocation, isolated. As it has no free pages, the
- * allocator does not mind that its bit is set by hand.
- */
-static struct page *isolated_block(struct kunit *test)
-{
-	struct page *block;
-
-	block = alloc_pages(GFP_KERNEL | __GFP_COMP | __GFP_NOWARN,
-			    pageblock_order);
-	if (!block)
-		kunit_skip(test, "no free pageblock left");
-	set_pageblock_isolate(block);
-	at_exit(test, free_block, block);
-	return block;
-}
-
-static struct page *gated_block(struct kunit *test)
-{
-	struct page *block = isolated_block(test);
-
-	pin_gate_close(block);
-	KUNIT_ASSERT_TRUE(test, page_pin_gated(block));
-	return block;
-}
 
 struct isolated_range {
 	unsigned long start, end;
@@ -873,187 +781,31 @@ static const struct pin_call pin_calls[] = {
 
 KUNIT_ARRAY_PARAM_DESC(pin_call, pin_calls, name);
 
-static unsigned long map_user(struct kunit *test, unsigned long nr, int flags)
-{
-	unsigned long addr;
-
-	addr = kunit_vm_mmap(test, NULL, 0, nr * PAGE_SIZE,
-			     PROT_READ | PROT_WRITE, MAP_ANONYMOUS | flags, 0);
-	KUNIT_ASSERT_NE(test, addr, 0);
-	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(addr));
-	return addr;
-}
-
-/* Map these pages, as a driver would; but leave a hole for any that is NULL. */
-static unsigned long map_pages(struct kunit *test, struct page **pages,
-			       unsigned long nr)
-{
-	unsigned long addr = map_user(test, nr, MAP_SHARED);
-	struct vm_area_struct *vma;
-	unsigned long i;
-	int ret = 0;
-
-	mmap_write_lock(current->mm);
-	vma = vma_lookup(current->mm, addr);
-	for (i = 0; i < nr && !ret; i++) {
-		if (pages[i])
-			ret = vm_insert_page(vma, addr + i * PAGE_SIZE,
-					     pages[i]);
-	}
-	mmap_write_unlock(current->mm);
-	KUNIT_ASSERT_EQ(test, ret, 0);
-	return addr;
-}
-
 static unsigned long map_page(struct kunit *test, struct page *page)
 {
 	return map_pages(test, &page, 1);
 }
 
-/* Opens a gate after it has seen that somebody waits, and again after a wake. */
-struct opener {
-	struct page *block;
-	struct page **pages;		/* not to be pinned in the meantime */
-	unsigned long nr_pages;
-	unsigned long waits;		/* how many there were before */
-	bool saw_pin;
-	bool opened;
-	bool cancel;
-	struct completion done;
-};
-
-static bool any_pinned(struct page **pages, unsigned long nr)
-{
-	unsigned long i;
-
-	for (i = 0; i < nr; i++) {
-		if (pages[i] && folio_maybe_dma_pinned(page_folio(pages[i])))
-			return true;
-	}
-	return false;
-}
-
-static void opener_await(struct opener *o, unsigned long waits)
-{
-	while (nr_events(PIN_GATE_WAIT) - o->waits < waits &&
-	       !READ_ONCE(o->cancel))
-		usleep_range(500, 1000);
-}
-
-static int opener_fn(void *data)
-{
-	struct opener *o = data;
-
-	opener_await(o, 1);
-	msleep(50);
-	/* Nothing has changed: whoever looks has to wait again. */
-	pin_gate_wake(o->block);
-	opener_await(o, 2);
-
-	o->saw_pin = any_pinned(o->pages, o->nr_pages);
-	WRITE_ONCE(o->opened, true);
-	pin_gate_open(o->block);
-	complete_all(&o->done);
-	return 0;
-}
-
-static void stop_opener(void *data)
-{
-	struct opener *o = data;
-
-	WRITE_ONCE(o->cancel, true);
-	wait_for_completion(&o->done);
-}
-
-static struct opener *start_opener(struct kunit *test, struct page *block,
-				   struct page **pages, unsigned long nr_pages)
-{
-	struct task_struct *task;
-	struct opener *o;
-
-	o = kunit_kzalloc(test, sizeof(*o), GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, o);
-	o->block = block;
-	o->pages = pages;
-	o->nr_pages = nr_pages;
-	o->waits = nr_events(PIN_GATE_WAIT);
-	init_completion(&o->done);
-	task = kthread_run(opener_fn, o, "pin_gate_opener");
-	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
-	at_exit(test, stop_opener, o);
-	return o;
-}
-
-/* Something that pins while a gate is closed; returns the number of pins. */
-struct gated_call {
-	long (*call)(struct gated_call *gc);
-	void (*undo)(struct gated_call *gc, long ret);
-	struct page *block;		/* whose gate is closed */
-	struct page **before;		/* the pages as they are mapped */
-	unsigned long nr;
-	bool moves;			/* the page leaves the block: only once */
-	/* for GUP */
+struct gup_call {
+	struct gated_call gc;
 	const struct pin_call *pin_call;
 	unsigned long addr;
 	unsigned int flags;
 	struct page **pinned;
-	/* for memfd_pin_folios() */
-	struct file *file;
-	unsigned long index;
-	struct folio *folio;
 };
-
-static bool wait_was_conclusive(struct kunit *test, struct gated_call *gc,
-				long *ret)
-{
-	struct opener *o;
-	unsigned long start;
-	bool opened;
-
-	pin_gate_close(gc->block);
-	o = start_opener(test, gc->block, gc->before, gc->nr);
-	start = jiffies;
-	*ret = gc->call(gc);
-	opened = READ_ONCE(o->opened);
-	if (!time_before(jiffies, start + PIN_GATE_MAX_WAIT)) {
-		stop_opener(o);
-		return false;
-	}
-	stop_opener(o);
-	KUNIT_EXPECT_TRUE_MSG(test, opened, "did not wait");
-	KUNIT_EXPECT_FALSE_MSG(test, o->saw_pin, "waited with pins held");
-	return true;
-}
-
-/*
- * Make the call, which must not return until the gate opens, and must not hold
- * a pin until then. On a slow machine a wait can run into its bound: then it
- * tells nothing, and is tried again.
- */
-static long call_while_gated(struct kunit *test, struct gated_call *gc)
-{
-	long ret;
-	int i;
-
-	for (i = 0; i < 5; i++) {
-		if (wait_was_conclusive(test, gc, &ret))
-			return ret;
-		if (ret > 0)
-			gc->undo(gc, ret);
-		if (gc->moves)
-			kunit_skip(test, "the wait ran into its bound");
-	}
-	KUNIT_FAIL_AND_ABORT(test, "all waits ran into their bound");
-}
 
 static long call_gup(struct gated_call *gc)
 {
-	return gc->pin_call->pin(gc->addr, gc->nr, gc->flags, gc->pinned);
+	struct gup_call *gup = container_of(gc, struct gup_call, gc);
+
+	return gup->pin_call->pin(gup->addr, gc->nr, gup->flags, gup->pinned);
 }
 
 static void undo_gup(struct gated_call *gc, long ret)
 {
-	unpin_user_pages(gc->pinned, ret);
+	struct gup_call *gup = container_of(gc, struct gup_call, gc);
+
+	unpin_user_pages(gup->pinned, ret);
 }
 
 static void pin_waits(struct kunit *test)
@@ -1061,15 +813,17 @@ static void pin_waits(struct kunit *test)
 	struct page *block = isolated_block(test);
 	struct page *page = block + pageblock_nr_pages / 3;
 	struct page *pinned = NULL;
-	struct gated_call gc = {
-		.call = call_gup, .undo = undo_gup,
-		.block = block, .before = &page, .nr = 1,
+	struct gup_call gup = {
+		.gc = {
+			.call = call_gup, .undo = undo_gup,
+			.block = block, .before = &page, .nr = 1,
+		},
 		.pin_call = test->param_value,
 		.addr = map_page(test, page),
 		.flags = FOLL_WRITE, .pinned = &pinned,
 	};
 
-	KUNIT_ASSERT_EQ(test, call_while_gated(test, &gc), 1);
+	KUNIT_ASSERT_EQ(test, call_while_gated(test, &gup.gc), 1);
 	KUNIT_EXPECT_PTR_EQ(test, pinned, page);
 	KUNIT_EXPECT_TRUE(test, folio_maybe_dma_pinned(page_folio(page)));
 	unpin_user_page(pinned);
@@ -1260,10 +1014,12 @@ static void pin_many_pages(struct kunit *test, const struct pin_call *pin_call,
 			   int gated, int hole)
 {
 	struct many_pages *many = many_pages(test);
-	struct gated_call gc = {
-		.call = call_gup, .undo = undo_gup,
-		.block = many->blocks[gated],
-		.before = many->pages, .nr = NR_PAGES,
+	struct gup_call gup = {
+		.gc = {
+			.call = call_gup, .undo = undo_gup,
+			.block = many->blocks[gated],
+			.before = many->pages, .nr = NR_PAGES,
+		},
 		.pin_call = pin_call,
 		.flags = FOLL_WRITE, .pinned = many->pinned,
 	};
@@ -1271,8 +1027,8 @@ static void pin_many_pages(struct kunit *test, const struct pin_call *pin_call,
 
 	if (hole >= 0)
 		many->pages[hole] = NULL;
-	gc.addr = map_pages(test, many->pages, NR_PAGES);
-	KUNIT_ASSERT_EQ(test, call_while_gated(test, &gc), NR_PAGES);
+	gup.addr = map_pages(test, many->pages, NR_PAGES);
+	KUNIT_ASSERT_EQ(test, call_while_gated(test, &gup.gc), NR_PAGES);
 	for (i = 0; i < NR_PAGES; i++) {
 		if (i != hole)
 			KUNIT_EXPECT_PTR_EQ(test, many->pinned[i],
@@ -1374,17 +1130,20 @@ static unsigned long isolated_anon_page(struct kunit *test, struct page **page)
 static void pin_anon(struct kunit *test)
 {
 	struct page *page, *pinned = NULL;
-	struct gated_call gc = {
-		.call = call_gup, .undo = undo_gup,
-		.before = &page, .nr = 1, .pin_call = test->param_value,
+	struct gup_call gup = {
+		.gc = {
+			.call = call_gup, .undo = undo_gup,
+			.before = &page, .nr = 1,
+		},
+		.pin_call = test->param_value,
 		.flags = FOLL_WRITE, .pinned = &pinned,
 	};
 
-	gc.addr = isolated_anon_page(test, &page);
-	gc.block = page;
-	KUNIT_ASSERT_EQ(test, call_while_gated(test, &gc), 1);
+	gup.addr = isolated_anon_page(test, &page);
+	gup.gc.block = page;
+	KUNIT_ASSERT_EQ(test, call_while_gated(test, &gup.gc), 1);
 	KUNIT_EXPECT_PTR_EQ(test, pinned, page);
-	KUNIT_EXPECT_EQ(test, page_mark(pinned), MARK + gc.addr);
+	KUNIT_EXPECT_EQ(test, page_mark(pinned), MARK + gup.addr);
 	unpin_user_page(pinned);
 }
 
@@ -1392,33 +1151,45 @@ static void pin_anon(struct kunit *test)
 static void pin_longterm(struct kunit *test)
 {
 	struct page *page, *pinned = NULL;
-	struct gated_call gc = {
-		.call = call_gup, .undo = undo_gup,
-		.before = &page, .nr = 1, .pin_call = test->param_value,
+	struct gup_call gup = {
+		.gc = {
+			.call = call_gup, .undo = undo_gup,
+			.before = &page, .nr = 1, .moves = true,
+		},
+		.pin_call = test->param_value,
 		.flags = FOLL_WRITE | FOLL_LONGTERM, .pinned = &pinned,
-		.moves = true,
 	};
 
-	gc.addr = isolated_anon_page(test, &page);
-	gc.block = page;
-	KUNIT_ASSERT_EQ(test, call_while_gated(test, &gc), 1);
+	gup.addr = isolated_anon_page(test, &page);
+	gup.gc.block = page;
+	KUNIT_ASSERT_EQ(test, call_while_gated(test, &gup.gc), 1);
 	KUNIT_EXPECT_FALSE(test, get_pageblock_isolate(pinned));
-	KUNIT_EXPECT_EQ(test, page_mark(pinned), MARK + gc.addr);
+	KUNIT_EXPECT_EQ(test, page_mark(pinned), MARK + gup.addr);
 	unpin_user_page(pinned);
 }
 
+struct memfd_call {
+	struct gated_call gc;
+	struct file *file;
+	unsigned long index;
+	struct folio *folio;
+};
+
 static long call_memfd_pin(struct gated_call *gc)
 {
-	loff_t pos = (loff_t)gc->index << PAGE_SHIFT;
+	struct memfd_call *memfd = container_of(gc, struct memfd_call, gc);
+	loff_t pos = (loff_t)memfd->index << PAGE_SHIFT;
 	pgoff_t offset;
 
-	return memfd_pin_folios(gc->file, pos, pos + PAGE_SIZE - 1, &gc->folio,
-				1, &offset);
+	return memfd_pin_folios(memfd->file, pos, pos + PAGE_SIZE - 1,
+				&memfd->folio, 1, &offset);
 }
 
 static void undo_memfd_pin(struct gated_call *gc, long ret)
 {
-	unpin_folios(&gc->folio, ret);
+	struct memfd_call *memfd = container_of(gc, struct memfd_call, gc);
+
+	unpin_folios(&memfd->folio, ret);
 }
 
 static void put_file(void *file)
@@ -1428,30 +1199,30 @@ static void put_file(void *file)
 
 /* A page of shared memory whose block is now isolated */
 static struct page *isolated_shmem_page(struct kunit *test,
-					struct gated_call *gc)
+					struct memfd_call *memfd)
 {
 	struct folio *folio;
 	unsigned long i;
 
-	gc->file = shmem_file_setup("pin_gate", NR_CANDIDATES * PAGE_SIZE,
-				    EMPTY_VMA_FLAGS);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(gc->file));
-	at_exit(test, put_file, gc->file);
+	memfd->file = shmem_file_setup("pin_gate", NR_CANDIDATES * PAGE_SIZE,
+				       EMPTY_VMA_FLAGS);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(memfd->file));
+	at_exit(test, put_file, memfd->file);
 
 	for (i = 0; i < NR_CANDIDATES; i++) {
-		folio = shmem_read_folio(gc->file->f_mapping, i);
+		folio = shmem_read_folio(memfd->file->f_mapping, i);
 		KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
 		folio_put(folio);
 	}
 	lru_add_drain_all();
 
 	for (i = 0; i < NR_CANDIDATES; i++) {
-		folio = shmem_read_folio(gc->file->f_mapping, i);
+		folio = shmem_read_folio(memfd->file->f_mapping, i);
 		KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
 		folio_put(folio);
 		if (!isolate_until_exit(test, folio_pfn(folio), 1))
 			continue;
-		gc->index = i;
+		memfd->index = i;
 		return &folio->page;
 	}
 	kunit_skip(test, "no pageblock of a shmem page can be isolated");
@@ -1460,60 +1231,22 @@ static struct page *isolated_shmem_page(struct kunit *test,
 static void pin_memfd(struct kunit *test)
 {
 	struct page *page;
-	struct gated_call gc = {
-		.call = call_memfd_pin, .undo = undo_memfd_pin,
-		.before = &page, .nr = 1, .moves = true,
+	struct memfd_call memfd = {
+		.gc = {
+			.call = call_memfd_pin, .undo = undo_memfd_pin,
+			.before = &page, .nr = 1, .moves = true,
+		},
 	};
 
 	if (!IS_ENABLED(CONFIG_MEMFD_CREATE) || !IS_ENABLED(CONFIG_SHMEM))
 		kunit_skip(test, "needs CONFIG_MEMFD_CREATE and CONFIG_SHMEM");
-	page = isolated_shmem_page(test, &gc);
-	gc.block = page;
-	KUNIT_ASSERT_EQ(test, call_while_gated(test, &gc), 1);
-	KUNIT_EXPECT_PTR_EQ(test, gc.folio->mapping, gc.file->f_mapping);
-	KUNIT_EXPECT_EQ(test, gc.folio->index, gc.index);
-	KUNIT_EXPECT_FALSE(test, get_pageblock_isolate(&gc.folio->page));
-	unpin_folios(&gc.folio, 1);
-}
-
-/*
- * Before each test, and after it: pins taken are pins released, and no gate is
- * left closed.
- */
-struct balance {
-	long nr_pins;
-	int nr_closed;
-};
-
-static int pin_gate_init_suite(struct kunit_suite *suite)
-{
-	/* As the first CMA area does, if there is one */
-	static_branch_enable(&pin_gate_key);
-	return 0;
-}
-
-static int pin_gate_init_case(struct kunit *test)
-{
-	struct balance *before;
-
-	before = kunit_kzalloc(test, sizeof(*before), GFP_KERNEL);
-	if (!before)
-		return -ENOMEM;
-	before->nr_pins = nr_pins();
-	before->nr_closed = atomic_read(&nr_pin_gates_closed);
-	test->priv = before;
-	return 0;
-}
-
-static void pin_gate_exit_case(struct kunit *test)
-{
-	struct balance *before = test->priv;
-
-	if (!before)
-		return;
-	expect_nr_pins(test, before->nr_pins);
-	KUNIT_EXPECT_EQ(test, atomic_read(&nr_pin_gates_closed),
-			before->nr_closed);
+	page = isolated_shmem_page(test, &memfd);
+	memfd.gc.block = page;
+	KUNIT_ASSERT_EQ(test, call_while_gated(test, &memfd.gc), 1);
+	KUNIT_EXPECT_PTR_EQ(test, memfd.folio->mapping, memfd.file->f_mapping);
+	KUNIT_EXPECT_EQ(test, memfd.folio->index, memfd.index);
+	KUNIT_EXPECT_FALSE(test, get_pageblock_isolate(&memfd.folio->page));
+	unpin_folios(&memfd.folio, 1);
 }
 
 static struct kunit_case pin_gate_cases[] = {

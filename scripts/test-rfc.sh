@@ -1,0 +1,139 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Tests of rfc.sh, as TAP.
+
+# shellcheck source=scripts/test-clone.sh
+. "$(dirname "$0")/test-clone.sh"
+
+rfc=$clone/build/rfc
+me='Jürgen van Doe <j.doe@mail.example.org>'
+
+# kernel_script NAME: one for the small kernel tree, from standard input
+kernel_script()
+{
+	mkdir -p "$ksrc/scripts"
+	cat >"$ksrc/scripts/$1"
+	chmod +x "$ksrc/scripts/$1"
+}
+
+# A checkpatch.pl and a get_maintainer.pl that are easy to foresee
+new_kernel_scripts()
+{
+	kernel_script checkpatch.pl <<-'END'
+		#!/bin/sh
+		for mail; do :; done
+		grep -H '^+.*ugly' "$mail"
+		case $* in
+		*--no-signoff*) ;;
+		*) grep -q '^Signed-off-by: ' "$mail" || echo "$mail: no sign-off" ;;
+		esac
+	END
+	kernel_script get_maintainer.pl <<-'END'
+		#!/bin/sh
+		echo 'A Maintainer <a@mm.example.org> (maintainer:MEMORY (ALL OF IT))'
+		echo '"B. Reviewer" <b@mm.example.org> (reviewer:MEMORY)'
+		echo 'linux-mm@kvack.org (open list:MEMORY)'
+		echo 'linux-kernel@vger.kernel.org (open list)'
+	END
+}
+
+refresh()
+{
+	make -s -C "$clone" refresh >"$said" 2>&1
+}
+
+# new_series: two patches in a repository, where a version 1 was sent
+new_series()
+{
+	make -s -C "$clone" tree KSRC="$ksrc" 2>"$said"
+	sed -i 's/^10$/ten/' "$tree/mm/gup.c"
+	commit 'mm/gup: ten'
+	echo new >"$tree/mm/new.c"
+	commit 'mm: a new file'
+	refresh
+	git init -q "$clone"
+	git -C "$clone" add patches mm
+	git -C "$clone" commit -q -m 'version 1'
+	git -C "$clone" tag v1
+}
+
+# mails_with PATTERN: how many mails have such a line
+mails_with()
+{
+	grep -l -e "$1" "$rfc"/*.patch | wc -l
+}
+
+rfc_id()
+{
+	sha256sum "$rfc"/* | hash_id
+}
+
+test_refusals()
+{
+	expect "a SIGNOFF without an address" fails 'SIGNOFF=Jane Doe is not known. Right values: the name and the mail' \
+		env SIGNOFF='Jane Doe' scripts/rfc.sh
+	expect "an address without a name" fails 'Right values: the name and' env SIGNOFF='<jane@example.org>' scripts/rfc.sh
+	expect "an address without a domain" fails 'Right values: the name and' env SIGNOFF='Jane <jane@localhost>' scripts/rfc.sh
+	expect "a second line in SIGNOFF" fails 'Right values: the name and' \
+		env SIGNOFF=$'Jane <jane@example.org>\nAcked-by: X <x@example.org>' scripts/rfc.sh
+	expect "a version that is no number" fails 'V=two is not known' env V=two scripts/rfc.sh
+	expect "SINCE for a first version" fails 'say V=2 as well' env SINCE=v1 scripts/rfc.sh
+	expect "SINCE that does not exist" fails 'SINCE=v0 is no commit of this repository' env V=2 SINCE=v0 scripts/rfc.sh
+	ok "no mails are left by these" test ! -e "$rfc"
+}
+
+test_unsigned()
+{
+	expect "without SIGNOFF it says that nothing is signed" works 'carry no Signed-off-by' scripts/rfc.sh
+	ok "and nothing is" test "$(mails_with '^Signed-off-by')" -eq 0
+	ok "the mails are numbered" test "$(mails_with '^Subject: \[RFC PATCH [0-2]/2\] mm')" -eq 3
+	ok "linux-mm is in To:" test "$(mails_with '^To: linux-mm@kvack.org,$')" -eq 3
+	ok "and so are maintainers" test "$(mails_with '^    A Maintainer <a@mm.example.org>$')" -eq 3
+	ok "reviewers and lists are in Cc:" test "$(mails_with '^ *"B. Reviewer" <b@mm.example.org>,$')" -eq 3
+	ok "the base is named" grep -q "^base-commit: $(git -C "$tree" rev-parse base)" "$rfc/0000-cover-letter.patch"
+	ok "with its version" grep -q '^The base is Linux 7.3.4 from a tree of the submitter' "$rfc/0000-cover-letter.patch"
+}
+
+test_signed()
+{
+	sed -i 's/^11$/eleven/' "$tree/mm/gup.c"
+	git -C "$tree" commit -q -a --fixup=HEAD~1
+	GIT_SEQUENCE_EDITOR=: git -C "$tree" rebase -q -i --autosquash base
+	refresh
+	expect "a signed second version" works 'ok: the patches are signed by J.*rgen van Doe' \
+		env V=2 SINCE=v1 SIGNOFF="$me" scripts/rfc.sh
+	ok "has its number" test "$(mails_with '^Subject: \[RFC PATCH v2 [0-2]/2\] mm')" -eq 3
+	ok "has the sign-off" test "$(mails_with "^Signed-off-by: $me\$")" -eq 2
+	ok "is from who signs" test "$(mails_with '^From: =?UTF-8?q?J=C3=BCrgen=20van=20Doe?= <j.doe@mail.example.org>$')" -eq 3
+	ok "has a range-diff" grep -q '^    ++eleven$' "$rfc/v2-0000-cover-letter.patch"
+	ok "in which the other patch is the same" grep -q '^2: .* = 2: .* mm: a new file$' "$rfc/v2-0000-cover-letter.patch"
+}
+
+test_failures()
+{
+	local before
+
+	before=$(rfc_id)
+	echo ugly >>"$tree/mm/cma.c"
+	commit 'mm/cma: ugly'
+	refresh
+	expect "what checkpatch.pl says is the end" fails 'not so: checkpatch --strict has nothing to say' scripts/rfc.sh
+	git -C "$tree" reset -q --hard HEAD~1
+	echo fine >>"$tree/mm/cma.c"
+	commit $'mm/cma: fine\n\nSigned-off-by: Some Body <some@body.example.org>'
+	refresh
+	expect "somebody else's sign-off" fails '0003-mm-cma-fine.patch has other sign-offs' scripts/rfc.sh
+	expect "also beside the submitter's" fails '0003-mm-cma-fine.patch has other sign-offs' \
+		env SIGNOFF="$me" scripts/rfc.sh
+	ok "the mails are as before" test "$before" = "$(rfc_id)"
+}
+
+new_ksrc
+new_kernel_scripts
+new_clone
+new_series
+test_refusals
+test_unsigned
+test_signed
+test_failures

@@ -1,0 +1,968 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A CMA allocation and those who pin pages of its area can come to wait for each
+ * other within one task, process or system call: through their own pins, the
+ * mmap_lock, polled I/O, long-term pins, freezing, memory offlining. These tests
+ * set up such cycles and show that they end within the bound, or that there is
+ * none. See cma_gup_cycle.c for those by way of storage.
+ */
+
+#define _GNU_SOURCE
+#include "kselftest_harness.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/udmabuf.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "local_config.h_gen"
+#ifdef LOCAL_CONFIG_HAVE_LIBURING
+#include <liburing.h>
+#endif
+#include "cma_scene.h"
+#include "cma_util.h"
+#include "vm_util.h"
+
+#define LOAD_DEV	NULLB_PREFIX "load"
+#define CGROUP_MNT	"/tmp/cma_gup_wait_cgroup"
+#define ROUNDS		3
+/* More of them, if by chance none has met a pin yet. */
+#define MAX_ROUNDS	30
+
+static bool more_rounds(const struct scene *s, unsigned int done)
+{
+	return done < ROUNDS ||
+	       (done < MAX_ROUNDS && vm_counter("cma_drain") == s->drains);
+}
+
+/* Shared with the parent of the tests, to restore the system. */
+static struct {
+	long offline;		/* memory block, -1: none */
+	bool suspend;		/* its test mode is on */
+} *shared;
+
+#define MEMORY_SYS	"/sys/devices/system/memory"
+
+/* Set the state of a memory block, for no longer than that. */
+static int memory_set_state(unsigned long block, const char *state, unsigned int seconds)
+{
+	char path[128];
+	int status;
+	pid_t pid;
+
+	snprintf(path, sizeof(path), MEMORY_SYS "/memory%lu/state", block);
+	pid = fork();
+	if (!pid) {
+		/* The default action of SIGALRM, which ends offlining. */
+		signal(SIGALRM, SIG_DFL);
+		alarm(seconds);
+		_exit(put_str(path, state) ? KSFT_FAIL : KSFT_PASS);
+	}
+	waitpid(pid, &status, 0);
+	return status;
+}
+
+/* Have suspend stop and turn back after freezing. */
+static int suspend_test(bool on)
+{
+	static unsigned long delay;
+
+	shared->suspend = on;
+	if (on) {
+		delay = read_num("/sys/module/suspend/parameters/pm_test_delay");
+		put_num("/sys/module/suspend/parameters/pm_test_delay", 0);
+	} else {
+		put_num("/sys/module/suspend/parameters/pm_test_delay", delay ?: 5);
+	}
+	return put_str("/sys/power/pm_test", on ? "freezer" : "none");
+}
+
+/* Bring back all that tests can leave behind, also if they were killed. */
+static void restore_all(void)
+{
+	if (!access(CGROUP_MNT, F_OK)) {
+		rmdir(CGROUP_MNT "/cma_gup_wait");
+		run_cmd("umount " CGROUP_MNT " 2>/dev/null");
+		rmdir(CGROUP_MNT);
+	}
+	if (shared->offline >= 0)
+		memory_set_state(shared->offline, "online_movable", 20);
+	shared->offline = -1;
+	if (shared->suspend)
+		suspend_test(false);
+	system_restore();
+}
+
+/*
+ * Cycles of one task or one process
+ */
+
+FIXTURE(gate)
+{
+	struct scene s;
+	char *page;		/* in the area, to be held */
+};
+
+FIXTURE_SETUP(gate)
+{
+	struct scene *s = &self->s;
+
+	if (area.budget < 0)
+		SKIP(return, NO_BUDGET);
+	scene_begin(s);
+	ASSERT_TRUE(scene_devices(s, HOLD_MS) && scene_memory(s) && scene_fill(s) &&
+		    scene_pick(s, &s->buf, 0))
+		TH_LOG("%s", reason);
+	self->page = s->rw + (s->held[0] - s->buf.addr);
+}
+
+FIXTURE_TEARDOWN_PARENT(gate)
+{
+	restore_all();
+}
+
+/* Allocate while I/O of the same task pins a page. */
+static void alloc_with_own_pin(struct __test_metadata *_metadata, struct scene *s,
+			       unsigned int budget_ms, bool succeeds)
+{
+	long long start, us;
+	int err;
+
+	ASSERT_EQ(put_num(budget_file(), budget_ms), 0);
+	start = now_us();
+	err = area_alloc();
+	us = now_us() - start;
+	area_free();
+	ksft_print_msg("the allocation took %ld ms and %s, budget %u ms\n", to_ms(us),
+		       err ? "failed" : "succeeded", budget_ms);
+	if (succeeds) {
+		EXPECT_EQ(err, 0);
+		EXPECT_LT(to_ms(us), HOLD_MS + 2 * PROMPT_MS);
+	} else {
+		EXPECT_NE(err, 0);
+		EXPECT_GT(to_ms(us), budget_ms - 50);
+		EXPECT_LT(to_ms(us), budget_ms + 2 * PROMPT_MS);
+	}
+	EXPECT_GT(vm_counter("cma_drain"), s->drains);
+}
+
+TEST_F_TIMEOUT(gate, own_pin, 60)
+{
+	ASSERT_TRUE(hold_page(&self->s, self->page))
+		TH_LOG("%s", reason);
+	alloc_with_own_pin(_metadata, &self->s, AMPLE_MS, true);
+	scene_finish(&self->s);
+	EXPECT_TRUE(pins_back_to(self->s.pins));
+}
+
+TEST_F_TIMEOUT(gate, own_pin_budget, 60)
+{
+	ASSERT_TRUE(hold_page(&self->s, self->page))
+		TH_LOG("%s", reason);
+	alloc_with_own_pin(_metadata, &self->s, 400, false);
+	scene_finish(&self->s);
+	EXPECT_TRUE(pins_back_to(self->s.pins));
+}
+
+/* Who waits must not hold the mmap_lock. */
+TEST_F_TIMEOUT(gate, mmap_lock, 60)
+{
+	struct scene *s = &self->s;
+	long long start, us;
+	char path[64], maps[4096];
+	struct pinner p;
+	pid_t pid;
+	char *map;
+	int status;
+
+	ASSERT_TRUE(scene_close_gates(s, AMPLE_MS) && pinner_start(&p, s, self->page) &&
+		    pinner_wait_stuck(s, &p))
+		TH_LOG("%s", reason);
+	start = now_us();
+	/* The lock is taken for writing, for reading by a fault, and to fork. */
+	map = mmap(NULL, psize(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(map, MAP_FAILED);
+	write_once(*map, 1);
+	EXPECT_EQ(mprotect(map, psize(), PROT_READ), 0);
+	EXPECT_EQ(munmap(map, psize()), 0);
+	snprintf(path, sizeof(path), "/proc/%d/maps", getpid());
+	pid = fork();
+	if (!pid)
+		_exit(read_file(path, maps, sizeof(maps)) > 0 ? KSFT_PASS : KSFT_FAIL);
+	waitpid(pid, &status, 0);
+	us = now_us() - start;
+	EXPECT_EQ(status, 0);
+	EXPECT_TRUE(pinner_is_stuck(&p))
+		TH_LOG("the waiter did not wait all the time");
+	pinner_stop(&p);
+	scene_finish(s);
+	ksft_print_msg("mmap, fault, munmap, fork and reading the maps took %ld ms\n", to_ms(us));
+	EXPECT_LT(to_ms(us), PROMPT_MS);
+	EXPECT_LT(to_ms(p.longest_us), BOUND_MS + PROMPT_MS);
+	EXPECT_TRUE(pins_back_to(s->pins));
+}
+
+/*
+ * Long-term pins
+ */
+
+#ifdef LOCAL_CONFIG_HAVE_LIBURING
+/* Register and unregister a buffer, which pins it for long. */
+static int pin_by_io_uring(struct scene *s, char *addr, size_t len)
+{
+	struct iovec iov = { .iov_base = addr, .iov_len = len };
+	struct io_uring ring;
+	int ret;
+
+	ret = io_uring_queue_init(1, &ring, 0);
+	if (ret)
+		return ret;
+	ret = io_uring_register_buffers(&ring, &iov, 1);
+	io_uring_queue_exit(&ring);
+	return ret;
+}
+#else
+static int pin_by_io_uring(struct scene *s, char *addr, size_t len)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
+static int pin_by_udmabuf(struct scene *s, char *addr, size_t len)
+{
+	struct udmabuf_create create = {
+		.memfd = s->buf.fd,
+		.offset = addr - s->rw,
+		.size = len,
+	};
+	int fd, buf;
+
+	fd = open("/dev/udmabuf", O_RDWR);
+	if (fd < 0)
+		return -EOPNOTSUPP;
+	buf = ioctl(fd, UDMABUF_CREATE, &create);
+	close(fd);
+	if (buf < 0)
+		return -errno;
+	close(buf);
+	return 0;
+}
+
+FIXTURE(longterm)
+{
+	struct scene s;
+	char *page;
+};
+
+FIXTURE_VARIANT(longterm)
+{
+	int (*pin)(struct scene *s, char *addr, size_t len);
+};
+
+FIXTURE_VARIANT_ADD(longterm, io_uring)
+{
+	.pin = pin_by_io_uring,
+};
+
+FIXTURE_VARIANT_ADD(longterm, udmabuf)
+{
+	.pin = pin_by_udmabuf,
+};
+
+FIXTURE_SETUP(longterm)
+{
+	struct scene *s = &self->s;
+
+	if (area.budget < 0)
+		SKIP(return, NO_BUDGET);
+	scene_begin(s);
+	ASSERT_TRUE(scene_devices(s, 4000) && scene_memory(s))
+		TH_LOG("%s", reason);
+	if (variant->pin(s, s->rw, psize()) == -EOPNOTSUPP)
+		SKIP(return, "no such way to pin here");
+	ASSERT_TRUE(scene_fill(s) && scene_pick(s, &s->buf, 0))
+		TH_LOG("%s", reason);
+	self->page = s->rw + (s->held[0] - s->buf.addr);
+}
+
+FIXTURE_TEARDOWN_PARENT(longterm)
+{
+	restore_all();
+}
+
+/* One that waits until the folio can be migrated: it does not burn the CPU. */
+TEST_F_TIMEOUT(longterm, waits, 60)
+{
+	struct scene *s = &self->s;
+	long long start, us, cpu;
+	int ret;
+
+	ASSERT_TRUE(scene_close_gates(s, AMPLE_MS))
+		TH_LOG("%s", reason);
+	sleep_until(s->release_us - LEAD_MS * USEC_PER_MSEC);
+	start = now_us();
+	cpu = cpu_us();
+	ret = variant->pin(s, self->page, psize());
+	cpu = cpu_us() - cpu;
+	us = now_us() - start;
+	scene_finish(s);
+	ksft_print_msg("the pin took %ld ms, %ld ms of CPU, bound %d ms; the allocation %ld ms\n",
+		       to_ms(us), to_ms(cpu), BOUND_MS, to_ms(s->alloc.us));
+
+	EXPECT_EQ(ret, 0);
+	EXPECT_EQ(s->alloc.err, 0);
+	EXPECT_GT(to_ms(us), LEAD_MS - 100);
+	EXPECT_LT(to_ms(us), BOUND_MS + PROMPT_MS);
+	EXPECT_LT(cpu, us / 2);
+	EXPECT_TRUE(pins_back_to(s->pins));
+}
+
+/* One that the pin in its way outlasts. */
+TEST_F_TIMEOUT(longterm, bounded, 60)
+{
+	struct scene *s = &self->s;
+	long long start, us, cpu;
+	int ret;
+
+	ASSERT_TRUE(scene_close_gates(s, AMPLE_MS))
+		TH_LOG("%s", reason);
+	start = now_us();
+	cpu = cpu_us();
+	ret = variant->pin(s, self->page, psize());
+	cpu = cpu_us() - cpu;
+	us = now_us() - start;
+	ksft_print_msg("the pin took %ld ms, %ld ms of CPU, bound %d ms: %s\n", to_ms(us),
+		       to_ms(cpu), BOUND_MS, strerror(-ret));
+	scene_finish(s);
+
+	EXPECT_LT(to_ms(us), BOUND_MS + PROMPT_MS);
+	EXPECT_LT(cpu, us / 2);
+	EXPECT_EQ(s->alloc.err, 0);
+	EXPECT_TRUE(pins_back_to(s->pins));
+}
+
+struct longterm_race {
+	struct scene *s;
+	int (*pin)(struct scene *s, char *addr, size_t len);
+	bool stop;
+	unsigned long pins;
+	unsigned long errors;
+	long long longest_us;
+};
+
+static void *longterm_race_run(void *arg)
+{
+	struct longterm_race *r = arg;
+	size_t pos = 0;
+
+	while (!read_once(r->stop)) {
+		long long start = now_us(), us;
+
+		if (r->pin(r->s, r->s->rw + pos, 16 * psize()))
+			r->errors++;
+		us = now_us() - start;
+		if (us > r->longest_us)
+			r->longest_us = us;
+		r->pins++;
+		pos = (pos + 16 * psize()) % r->s->buf.bytes;
+	}
+	return NULL;
+}
+
+/* Both migrate the same folios. */
+TEST_F_TIMEOUT(longterm, race, 90)
+{
+	struct longterm_race r = { .s = &self->s, .pin = variant->pin };
+	unsigned int i, succeeded = 0;
+	long long start, longest = 0;
+	pthread_t thread;
+
+	for (i = 0; i < ROUNDS; i++) {
+		r.stop = false;
+		ASSERT_TRUE(scene_fill(r.s))
+			TH_LOG("%s", reason);
+		ASSERT_EQ(pthread_create(&thread, NULL, longterm_race_run, &r), 0);
+		start = now_us();
+		if (!area_alloc())
+			succeeded++;
+		if (now_us() - start > longest)
+			longest = now_us() - start;
+		area_free();
+		write_once(r.stop, true);
+		pthread_join(thread, NULL);
+	}
+	scene_finish(r.s);
+	ksft_print_msg("%u of %u allocations succeeded, the longest took %ld ms\n", succeeded,
+		       ROUNDS, to_ms(longest));
+	ksft_print_msg("the longest of %lu pins took %ld ms, %lu failed\n", r.pins,
+		       to_ms(r.longest_us), r.errors);
+	EXPECT_GT(succeeded, 0);
+	EXPECT_LT(to_ms(longest), BOUND_MS + AMPLE_MS);
+	EXPECT_LT(to_ms(r.longest_us), BOUND_MS + PROMPT_MS);
+	EXPECT_TRUE(pins_back_to(r.s->pins));
+}
+
+/*
+ * One I/O that pins pages of a pageblock again and again, by more than one bio
+ */
+
+#define VECTOR_SEGS	600
+
+struct vector_io {
+	int fd;
+	struct iovec iov[VECTOR_SEGS];
+	bool stop;
+	unsigned long done;
+	unsigned long errors;
+	long long longest_us;
+};
+
+static void *vector_io_run(void *arg)
+{
+	struct vector_io *v = arg;
+
+	while (!read_once(v->stop)) {
+		long long start = now_us(), us;
+
+		if (pwritev(v->fd, v->iov, VECTOR_SEGS, 0) != VECTOR_SEGS * (ssize_t)psize())
+			v->errors++;
+		us = now_us() - start;
+		if (us > v->longest_us)
+			v->longest_us = us;
+		count_one(v->done);
+	}
+	return NULL;
+}
+
+TEST_F_TIMEOUT(gate, one_io, 90)
+{
+	struct nullb_conf conf = { .bytes = 4 * MB, .completion_us = 20000, .depth = 64 };
+	unsigned int i, succeeded = 0;
+	struct scene *s = &self->s;
+	struct vector_io v = { };
+	pthread_t thread;
+
+	v.fd = nullb_create(LOAD_DEV, &conf);
+	ASSERT_GE(v.fd, 0);
+	ASSERT_EQ(put_num(budget_file(), AMPLE_MS), 0);
+	/* Two pages by turns: no two segments can be merged. */
+	for (i = 0; i < VECTOR_SEGS; i++)
+		v.iov[i] = (struct iovec){ self->page + (i % 2) * 2 * psize(), psize() };
+	for (i = 0; more_rounds(s, i); i++) {
+		v.stop = false;
+		v.done = 0;
+		ASSERT_TRUE(scene_fill(s))
+			TH_LOG("%s", reason);
+		ASSERT_EQ(pthread_create(&thread, NULL, vector_io_run, &v), 0);
+		while (!read_once(v.done))
+			usleep(1000);
+		if (!area_alloc())
+			succeeded++;
+		area_free();
+		write_once(v.stop, true);
+		pthread_join(thread, NULL);
+	}
+	close(v.fd);
+	scene_finish(s);
+	ksft_print_msg("the longest I/O took %ld ms, bound %d ms; %u of %u allocations succeeded\n",
+		       to_ms(v.longest_us), BOUND_MS, succeeded, i);
+	EXPECT_EQ(v.errors, 0);
+	EXPECT_EQ(succeeded, i);
+	EXPECT_GT(vm_counter("cma_drain"), s->drains);
+	EXPECT_LT(to_ms(v.longest_us), BOUND_MS);
+	EXPECT_EQ(vm_counter("pin_gate_timeout"), s->timeouts);
+	EXPECT_TRUE(pins_back_to(s->pins));
+}
+
+#ifdef LOCAL_CONFIG_HAVE_LIBURING
+
+/*
+ * Polled I/O: only the submitter, or the SQPOLL thread, can complete it. If that
+ * one slept at a gate, it would wait for its own pins.
+ */
+
+#define RING_SLOTS	16
+
+struct ring_load {
+	struct io_uring ring;
+	unsigned int flags;
+	int fd;
+	char *buf;
+	long long since[RING_SLOTS];
+	bool stop;
+	unsigned long done;
+	unsigned long errors;
+	long long longest_us;
+};
+
+static void ring_submit(struct ring_load *r, unsigned int slot)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&r->ring);
+
+	if (!sqe)
+		exit(KSFT_FAIL);
+	/* Buffers far from each other: not one folio, nor next to each other. */
+	io_uring_prep_write(sqe, r->fd, r->buf + slot * 4 * psize(), psize(), slot * psize());
+	sqe->user_data = slot;
+	r->since[slot] = now_us();
+}
+
+/* Unlike io_uring_submit(), this does not poll for completions. */
+static int ring_enter(struct ring_load *r)
+{
+	struct io_uring_sq *sq = &r->ring.sq;
+	unsigned int i, nr = sq->sqe_tail - sq->sqe_head;
+
+	for (i = 0; i < RING_SLOTS; i++)
+		sq->array[i] = i;
+	sq->sqe_head = sq->sqe_tail;
+	write_once(*sq->ktail, sq->sqe_tail);
+	return syscall(__NR_io_uring_enter, r->ring.ring_fd, nr, 0, 0, NULL, 0);
+}
+
+/* Submit all, think, then look for completions: without polling there are none. */
+static void *ring_run(void *arg)
+{
+	struct ring_load *r = arg;
+	struct io_uring_cqe *cqe;
+	unsigned int slot, nr;
+
+	while (!read_once(r->stop)) {
+		for (slot = 0; slot < RING_SLOTS; slot++)
+			ring_submit(r, slot);
+		if (r->flags & IORING_SETUP_SQPOLL)
+			io_uring_submit(&r->ring);
+		else
+			ring_enter(r);
+		usleep(2000);
+		for (nr = 0; nr < RING_SLOTS; nr++) {
+			if (io_uring_wait_cqe(&r->ring, &cqe))
+				exit(KSFT_FAIL);
+			slot = cqe->user_data;
+			if (cqe->res != (int)psize())
+				r->errors++;
+			io_uring_cqe_seen(&r->ring, cqe);
+			if (now_us() - r->since[slot] > r->longest_us)
+				r->longest_us = now_us() - r->since[slot];
+		}
+		count_one(r->done);
+	}
+	return NULL;
+}
+
+FIXTURE(ring)
+{
+	struct scene s;
+	struct ring_load r;
+};
+
+FIXTURE_VARIANT(ring)
+{
+	unsigned int flags;
+};
+
+FIXTURE_VARIANT_ADD(ring, iopoll)
+{
+	.flags = IORING_SETUP_IOPOLL,
+};
+
+FIXTURE_VARIANT_ADD(ring, sqpoll)
+{
+	.flags = IORING_SETUP_SQPOLL,
+};
+
+FIXTURE_VARIANT_ADD(ring, sqpoll_iopoll)
+{
+	.flags = IORING_SETUP_SQPOLL | IORING_SETUP_IOPOLL,
+};
+
+FIXTURE_SETUP(ring)
+{
+	struct nullb_conf conf = {
+		.bytes = MB, .completion_us = 2000, .depth = 64, .poll_queues = 1,
+	};
+	int ret;
+
+	if (area.budget < 0)
+		SKIP(return, NO_BUDGET);
+	scene_begin(&self->s);
+	ret = io_uring_queue_init(RING_SLOTS, &self->r.ring, variant->flags);
+	if (ret)
+		SKIP(return, "io_uring: %s", strerror(-ret));
+	self->r.fd = nullb_create(LOAD_DEV, &conf);
+	if (self->r.fd < 0)
+		SKIP(return, "%s", reason);
+	ASSERT_TRUE(scene_devices(&self->s, HOLD_MS) && scene_memory(&self->s))
+		TH_LOG("%s", reason);
+	self->r.flags = variant->flags;
+	self->r.buf = self->s.rw + BUF_BYTES - 2 * MB;
+}
+
+FIXTURE_TEARDOWN_PARENT(ring)
+{
+	restore_all();
+}
+
+TEST_F_TIMEOUT(ring, polled, 90)
+{
+	unsigned int i, succeeded = 0;
+	struct ring_load *r = &self->r;
+	struct scene *s = &self->s;
+	long long longest = 0;
+	pthread_t thread;
+
+	ASSERT_EQ(put_num(budget_file(), AMPLE_MS), 0);
+	for (i = 0; more_rounds(s, i); i++) {
+		long long start;
+
+		r->stop = false;
+		r->done = 0;
+		ASSERT_TRUE(scene_fill(s))
+			TH_LOG("%s", reason);
+		ASSERT_EQ(pthread_create(&thread, NULL, ring_run, r), 0);
+		while (!read_once(r->done))
+			usleep(1000);
+		start = now_us();
+		if (!area_alloc())
+			succeeded++;
+		if (now_us() - start > longest)
+			longest = now_us() - start;
+		area_free();
+		write_once(r->stop, true);
+		pthread_join(thread, NULL);
+	}
+	io_uring_queue_exit(&r->ring);
+	close(r->fd);
+	scene_finish(s);
+	ksft_print_msg("the longest I/O took %ld ms, bound %d ms\n", to_ms(r->longest_us),
+		       BOUND_MS);
+	ksft_print_msg("%u of %u allocations succeeded, the longest took %ld ms\n", succeeded,
+		       i, to_ms(longest));
+	EXPECT_EQ(r->errors, 0);
+	EXPECT_EQ(succeeded, i);
+	/* A thread that does nothing but submit and poll leaves hardly any pins. */
+	if (variant->flags != (IORING_SETUP_SQPOLL | IORING_SETUP_IOPOLL))
+		EXPECT_GT(vm_counter("cma_drain"), s->drains);
+	EXPECT_LT(to_ms(r->longest_us), BOUND_MS);
+	EXPECT_EQ(vm_counter("pin_gate_timeout"), s->timeouts);
+	EXPECT_TRUE(pins_back_to(s->pins));
+}
+
+/* One buffer is behind a closed gate: that must not stop the I/O on the others. */
+TEST_F_TIMEOUT(ring, gated, 60)
+{
+	long long longest_gated = 0, longest = 0;
+	struct ring_load *r = &self->r;
+	unsigned int slot, done = 0;
+	struct scene *s = &self->s;
+	struct io_uring_cqe *cqe;
+
+	ASSERT_TRUE(scene_fill(s));
+	ASSERT_EQ(scene_pick(s, &s->buf, BUF_BYTES - 2 * MB), s->buf.addr + BUF_BYTES - 2 * MB);
+	ASSERT_TRUE(scene_close_gates(s, AMPLE_MS))
+		TH_LOG("%s", reason);
+	for (slot = 0; slot < RING_SLOTS; slot++)
+		ring_submit(r, slot);
+	while (slot) {
+		long long us;
+		int res;
+
+		io_uring_submit(&r->ring);
+		ASSERT_EQ(io_uring_wait_cqe(&r->ring, &cqe), 0);
+		slot--;
+		res = cqe->res;
+		us = now_us() - r->since[cqe->user_data];
+		if (cqe->user_data == 0)
+			longest_gated = us > longest_gated ? us : longest_gated;
+		else
+			longest = us > longest ? us : longest;
+		if (now_us() < s->release_us) {
+			ring_submit(r, cqe->user_data);
+			slot++;
+		}
+		io_uring_cqe_seen(&r->ring, cqe);
+		EXPECT_EQ(res, (int)psize());
+		done++;
+	}
+	io_uring_queue_exit(&r->ring);
+	close(r->fd);
+	scene_finish(s);
+	ksft_print_msg("the longest I/O behind the gate took %ld ms, bound %d ms; others %ld ms\n",
+		       to_ms(longest_gated), BOUND_MS, to_ms(longest));
+	EXPECT_GT(to_ms(longest_gated), LEAD_MS);
+	EXPECT_LT(to_ms(longest_gated), BOUND_MS + PROMPT_MS);
+	EXPECT_LT(to_ms(longest), LEAD_MS);
+	EXPECT_GT(done, RING_SLOTS);
+	EXPECT_TRUE(pins_back_to(s->pins));
+}
+
+/* Pins that only the task that allocates could release: the budget ends it. */
+TEST_F_TIMEOUT(gate, own_polled_pin, 60)
+{
+	struct nullb_conf conf = {
+		.bytes = MB, .completion_us = 100, .depth = 64, .poll_queues = 1,
+	};
+	struct ring_load r = { };
+	struct io_uring_cqe *cqe;
+	int ret;
+
+	ret = io_uring_queue_init(RING_SLOTS, &r.ring, IORING_SETUP_IOPOLL);
+	if (ret)
+		SKIP(return, "io_uring: %s", strerror(-ret));
+	r.fd = nullb_create(LOAD_DEV, &conf);
+	ASSERT_GE(r.fd, 0)
+		TH_LOG("%s", reason);
+	r.buf = self->page;
+	ring_submit(&r, 0);
+	ASSERT_EQ(ring_enter(&r), 1);
+	alloc_with_own_pin(_metadata, &self->s, 400, false);
+	ASSERT_EQ(io_uring_wait_cqe(&r.ring, &cqe), 0);
+	EXPECT_EQ(cqe->res, (int)psize());
+	io_uring_queue_exit(&r.ring);
+	close(r.fd);
+	scene_finish(&self->s);
+	EXPECT_TRUE(pins_back_to(self->s.pins));
+}
+#endif
+
+/*
+ * Freezing, by suspend and by cgroup: who waits at a gate delays it by no more
+ * than the bound.
+ */
+
+TEST_F_TIMEOUT(gate, suspend, 60)
+{
+	struct scene *s = &self->s;
+	long long start, us;
+	struct pinner p;
+	int err;
+
+	if (access("/sys/power/pm_test", W_OK))
+		SKIP(return, "no /sys/power/pm_test: needs CONFIG_PM_DEBUG and CONFIG_SUSPEND");
+	ASSERT_EQ(suspend_test(true), 0);
+	/* The allocation is not frozen either before its budget is spent. */
+	ASSERT_TRUE(scene_close_gates(s, BOUND_MS) &&
+		    pinner_start(&p, s, self->page) && pinner_wait_stuck(s, &p))
+		TH_LOG("%s", reason);
+	start = now_us();
+	err = put_str("/sys/power/state", "freeze");
+	us = now_us() - start;
+	suspend_test(false);
+	pinner_stop(&p);
+	scene_finish(s);
+	ksft_print_msg("freezing and thawing took %ld ms, the longest I/O %ld ms, bound %d ms\n",
+		       to_ms(us), to_ms(p.longest_us), BOUND_MS);
+	EXPECT_EQ(err, 0);
+	EXPECT_LT(to_ms(us), BOUND_MS + 2 * PROMPT_MS);
+	EXPECT_EQ(p.errors, 0);
+	EXPECT_TRUE(pins_back_to(s->pins));
+}
+
+static bool cgroup_event(const char *event)
+{
+	char text[256];
+
+	return read_file(CGROUP_MNT "/cma_gup_wait/cgroup.events", text, sizeof(text)) > 0 &&
+	       strstr(text, event);
+}
+
+TEST_F_TIMEOUT(gate, cgroup_freezer, 60)
+{
+	struct scene *s = &self->s;
+	long long start, us;
+	int status = 0;
+	pid_t pid;
+
+	mkdir(CGROUP_MNT, 0700);
+	if (!run_cmd("mount -t cgroup2 none " CGROUP_MNT " 2>/dev/null") ||
+	    (mkdir(CGROUP_MNT "/cma_gup_wait", 0700) && errno != EEXIST))
+		SKIP(return, "no cgroup v2: needs CONFIG_CGROUPS");
+	ASSERT_TRUE(scene_close_gates(s, AMPLE_MS))
+		TH_LOG("%s", reason);
+	/* One that waits in a process of its own */
+	pid = fork();
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		put_num(CGROUP_MNT "/cma_gup_wait/cgroup.procs", getpid());
+		_exit(pwrite(s->quick, self->page, psize(), 0) == psize() ?
+		      KSFT_PASS : KSFT_FAIL);
+	}
+	while (vm_counter("pin_gate_wait") == s->waits && now_us() < s->release_us)
+		usleep(1000);
+	start = now_us();
+	put_num(CGROUP_MNT "/cma_gup_wait/cgroup.freeze", 1);
+	while (!cgroup_event("frozen 1") && now_us() - start < 10 * USEC_PER_SEC)
+		usleep(1000);
+	us = now_us() - start;
+	put_num(CGROUP_MNT "/cma_gup_wait/cgroup.freeze", 0);
+	waitpid(pid, &status, 0);
+	scene_finish(s);
+	ksft_print_msg("freezing took %ld ms, bound %d ms\n", to_ms(us), BOUND_MS);
+	EXPECT_GT(vm_counter("pin_gate_wait"), s->waits);
+	EXPECT_LT(to_ms(us), BOUND_MS + PROMPT_MS);
+	EXPECT_EQ(status, 0);
+	EXPECT_TRUE(pins_back_to(s->pins));
+}
+
+/*
+ * Memory offlining isolates pageblocks without a limit of time: it gates no pins.
+ */
+
+static unsigned long memory_block_of(const struct pool *pool, char *page)
+{
+	char size[32] = "";
+
+	read_file(MEMORY_SYS "/block_size_bytes", size, sizeof(size));
+	return pagemap_get_pfn(pool->pagemap, page) / (strtoul(size, NULL, 16) / psize());
+}
+
+static void offline_unmap(struct pool *mem)
+{
+	munmap(mem->addr, mem->bytes);
+	close(mem->pagemap);
+}
+
+/* A memory block that can be offlined, or -1. It is online again. */
+static long offline_find(void)
+{
+	char path[128], zone[64];
+	long block;
+
+	for (block = 0; block < 4096; block++) {
+		snprintf(path, sizeof(path), MEMORY_SYS "/memory%ld/valid_zones", block);
+		if (access(path, R_OK) || read_file(path, zone, sizeof(zone)) <= 0 ||
+		    strncmp(zone, "Movable", 7))
+			continue;
+		if (!memory_set_state(block, "offline", 10)) {
+			memory_set_state(block, "online_movable", 20);
+			return block;
+		}
+	}
+	return -1;
+}
+
+/* Map memory outside of the area; returns a page of it in the memory block. */
+static char *offline_map(struct pool *mem, unsigned long block)
+{
+	size_t i;
+
+	*mem = (struct pool){ .bytes = 32 * MB };
+	if (area_alloc())
+		return NULL;
+	mem->addr = mmap(NULL, mem->bytes, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	area_free();
+	mem->pagemap = open("/proc/self/pagemap", O_RDONLY);
+	if (mem->addr == MAP_FAILED || mem->pagemap < 0)
+		return NULL;
+	for (i = 0; i < mem->bytes; i += psize())
+		if (memory_block_of(mem, mem->addr + i) == block)
+			return mem->addr + i;
+	offline_unmap(mem);
+	return NULL;
+}
+
+/* Runs last: it changes which memory is free, on which scene_fill() relies. */
+FIXTURE(offline)
+{
+	struct scene s;
+};
+
+FIXTURE_SETUP(offline)
+{
+	if (area.budget < 0)
+		SKIP(return, NO_BUDGET);
+	scene_begin(&self->s);
+	ASSERT_TRUE(scene_devices(&self->s, HOLD_MS))
+		TH_LOG("%s", reason);
+}
+
+FIXTURE_TEARDOWN_PARENT(offline)
+{
+	restore_all();
+}
+
+TEST_F_TIMEOUT(offline, pinners, 120)
+{
+	const unsigned int offline_s = 2;
+	struct scene *s = &self->s;
+	unsigned int i, pinned = 0;
+	struct pinner p;
+	struct pool mem;
+	long block;
+	char *page;
+
+	block = offline_find();
+	if (block < 0)
+		SKIP(return, "no movable memory block can be offlined: boot with movablecore=");
+	shared->offline = block;
+	for (i = 0; i < ROUNDS; i++) {
+		long long start;
+		int status;
+
+		page = offline_map(&mem, block);
+		/* Two pins, of which one waits for the slow device. */
+		if (page && hold_page(s, page)) {
+			ASSERT_TRUE(pinner_start(&p, s, page))
+				TH_LOG("%s", reason);
+			start = now_us();
+			status = memory_set_state(block, "offline", offline_s);
+			pinner_stop(&p);
+			ksft_print_msg("offlining %s after %ld ms; the longest I/O took %ld ms\n",
+				       status ? "stopped" : "succeeded",
+				       to_ms(now_us() - start), to_ms(p.longest_us));
+			EXPECT_LT(to_ms(p.longest_us), PROMPT_MS);
+			EXPECT_GT(p.calls, 10);
+			EXPECT_EQ(p.errors, 0);
+			pinned++;
+		}
+		if (page)
+			offline_unmap(&mem);
+		memory_set_state(block, "online_movable", 20);
+	}
+	shared->offline = -1;
+	scene_finish(s);
+	EXPECT_GT(pinned, 0)
+		TH_LOG("no page was in the memory block");
+	EXPECT_EQ(vm_counter("pin_gate_wait"), s->waits);
+	EXPECT_TRUE(pins_back_to(s->pins));
+}
+
+static pid_t main_pid;
+
+/* Runs in forked tests, too, if one of them calls exit(). */
+static void restore_at_exit(void)
+{
+	if (getpid() == main_pid)
+		restore_all();
+}
+
+int main(int argc, char **argv)
+{
+	if (!system_prepare()) {
+		ksft_print_header();
+		ksft_exit_skip("%s\n", reason);
+	}
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED)
+		ksft_exit_fail_perror("mmap");
+	shared->offline = -1;
+	main_pid = getpid();
+	atexit(restore_at_exit);
+	if (!ballast_leave_at_most(pool_may_leave(area_bytes() / 8)))
+		ksft_exit_skip("%s\n", reason);
+	return test_harness_run(argc, argv);
+}

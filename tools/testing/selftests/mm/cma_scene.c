@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The scene of the tests of wait cycles: closed pin gates, for a known time.
+ */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+#include "cma_scene.h"
+#include "vm_util.h"
+
+/* For RWF_NOWAIT in some versions of linux/fs.h */
+#ifndef __force
+#define __force
+#endif
+
+#define QUICK_DEV	NULLB_PREFIX "quick"
+#define SLOW_DEV	NULLB_PREFIX "slow"
+
+void sleep_until(long long us)
+{
+	long long now;
+
+	while ((now = now_us()) < us)
+		usleep(min_size(us - now, 10000));
+}
+
+long long cpu_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return ts.tv_sec * USEC_PER_SEC + ts.tv_nsec / 1000;
+}
+
+static void *allocation_run(void *arg)
+{
+	struct allocation *a = arg;
+	long long start = now_us();
+
+	write_once(a->tid, gettid());
+	a->err = area_alloc();
+	a->us = now_us() - start;
+	return NULL;
+}
+
+bool allocation_start(struct allocation *a)
+{
+	if (pthread_create(&a->thread, NULL, allocation_run, a))
+		return because("cannot start a thread");
+	a->running = true;
+	return true;
+}
+
+void allocation_finish(struct allocation *a)
+{
+	if (!a->running)
+		return;
+	pthread_join(a->thread, NULL);
+	a->running = false;
+	area_free();
+}
+
+void allocation_print_stack(const struct allocation *a)
+{
+	char path[64], line[256], name[64], text[256] = "";
+	int nr = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stack", read_once(a->tid));
+	f = fopen(path, "r");
+	if (!f)
+		return;
+	while (nr < 5 && fgets(line, sizeof(line), f))
+		if (sscanf(line, "[<0>] %63[^+]", name) == 1) {
+			strncat(text, nr++ ? " < " : "", sizeof(text) - strlen(text) - 1);
+			strncat(text, name, sizeof(text) - strlen(text) - 1);
+		}
+	fclose(f);
+	ksft_print_msg("the allocation is in %s\n", text);
+}
+
+bool scene_devices(struct scene *s, unsigned int hold_ms)
+{
+	struct nullb_conf quick = { .bytes = 4 * MB, .completion_us = 100, .depth = 64 };
+	struct nullb_conf slow = { .bytes = MB, .completion_us = hold_ms * 1000, .depth = 64 };
+
+	s->hold_ms = hold_ms;
+	s->quick = nullb_create(QUICK_DEV, &quick);
+	if (s->quick < 0)
+		return false;
+	s->slow = nullb_create(SLOW_DEV, &slow);
+	if (s->slow < 0)
+		return false;
+	if (syscall(__NR_io_setup, MAX_HELD, &s->ctx))
+		return because("io_setup: %s", strerror(errno));
+	return true;
+}
+
+void scene_begin(struct scene *s)
+{
+	s->pins = pins_held();
+	s->waits = vm_counter("pin_gate_wait");
+	s->timeouts = vm_counter("pin_gate_timeout");
+	s->drains = vm_counter("cma_drain");
+}
+
+bool scene_memory(struct scene *s)
+{
+	s->buf = (struct pool){
+		.kind = POOL_FILE,
+		.bytes = BUF_BYTES,
+		.pagemap = -1,
+		.fd = memfd_create("cma_gup_cycle", MFD_CLOEXEC | MFD_ALLOW_SEALING),
+	};
+	if (s->buf.fd < 0 || ftruncate(s->buf.fd, s->buf.bytes) ||
+	    fcntl(s->buf.fd, F_ADD_SEALS, F_SEAL_SHRINK))
+		return because("memfd_create: %s", strerror(errno));
+	s->rw = mmap(NULL, s->buf.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, s->buf.fd, 0);
+	if (s->rw == MAP_FAILED)
+		return because("mmap: %s", strerror(errno));
+	return true;
+}
+
+bool scene_fill(struct scene *s)
+{
+	struct pool *pools[] = { &s->buf, &s->file };
+
+	pool_unmap(&s->buf);
+	/* A server must not use its buffers before they are populated. */
+	if (s->file.bytes)
+		syncfs(s->file.fd);
+	if (fallocate(s->buf.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, s->buf.bytes))
+		return because("fallocate: %s", strerror(errno));
+	return s->file.bytes ? pools_fill(pools, 2) : pool_fill(&s->buf);
+}
+
+bool hold_page(struct scene *s, char *page)
+{
+	struct iocb iocb = {
+		.aio_lio_opcode = IOCB_CMD_PWRITE,
+		.aio_fildes = s->slow,
+		.aio_buf = (uintptr_t)page,
+		.aio_nbytes = psize(),
+	};
+	struct iocb *batch = &iocb;
+
+	if (syscall(__NR_io_submit, s->ctx, 1, &batch) != 1)
+		return because("io_submit: %s", strerror(errno));
+	s->in_flight++;
+	return true;
+}
+
+static void hold_finish(struct scene *s)
+{
+	struct io_event event;
+
+	for (; s->in_flight; s->in_flight--)
+		syscall(__NR_io_getevents, s->ctx, 1, 1, &event, NULL);
+	if (s->ctx)
+		syscall(__NR_io_destroy, s->ctx);
+	s->ctx = 0;
+}
+
+char *scene_pick(struct scene *s, const struct pool *pool, size_t offset)
+{
+	for (; offset < pool->bytes; offset += psize())
+		if (resident_pages(pool, pool->addr + offset, psize())) {
+			s->held[s->nr_held++] = pool->addr + offset;
+			return pool->addr + offset;
+		}
+	because("no page of the buffers is in the area");
+	return NULL;
+}
+
+bool gate_is_closed(const struct scene *s, char *page)
+{
+	struct iovec iov = { .iov_base = page, .iov_len = psize() };
+
+	return pwritev2(s->quick, &iov, 1, 0, RWF_NOWAIT) < 0 && errno == EAGAIN;
+}
+
+bool scene_close_gates(struct scene *s, unsigned int budget_ms)
+{
+	unsigned int i;
+
+	if (put_num(budget_file(), budget_ms))
+		return because("cannot set the budget");
+	s->release_us = now_us() + s->hold_ms * USEC_PER_MSEC;
+	for (i = 0; i < s->nr_held; i++)
+		if (!hold_page(s, s->held[i]))
+			return false;
+	if (!allocation_start(&s->alloc))
+		return false;
+	for (i = 0; i < s->nr_held; i++)
+		while (!gate_is_closed(s, s->held[i])) {
+			if (now_us() > s->release_us - LEAD_MS * USEC_PER_MSEC)
+				return because("a gate was not closed in time");
+			usleep(1000);
+		}
+	return true;
+}
+
+void scene_finish(struct scene *s)
+{
+	allocation_finish(&s->alloc);
+	hold_finish(s);
+	pool_unmap(&s->file);
+	pool_unmap(&s->buf);
+	if (s->file.bytes)
+		close(s->file.fd);
+	if (s->buf.bytes)
+		close(s->buf.fd);
+}
+
+static void *pinner_run(void *arg)
+{
+	struct pinner *p = arg;
+	long long start, us;
+
+	while (!read_once(p->stop)) {
+		start = now_us();
+		write_once(p->since, start);
+		if (pwrite(p->fd, p->page, psize(), 0) != psize())
+			p->errors++;
+		write_once(p->since, 0);
+		us = now_us() - start;
+		if (us > p->longest_us)
+			p->longest_us = us;
+		p->calls++;
+	}
+	return NULL;
+}
+
+bool pinner_start(struct pinner *p, const struct scene *s, char *page)
+{
+	*p = (struct pinner){ .fd = s->quick, .page = page };
+	if (pthread_create(&p->thread, NULL, pinner_run, p))
+		return because("cannot start a thread");
+	p->running = true;
+	return true;
+}
+
+void pinner_stop(struct pinner *p)
+{
+	write_once(p->stop, true);
+	if (p->running)
+		pthread_join(p->thread, NULL);
+	p->running = false;
+}
+
+bool pinner_is_stuck(const struct pinner *p)
+{
+	long long since = read_once(p->since);
+
+	return since && now_us() - since > 50 * USEC_PER_MSEC;
+}
+
+bool pinner_wait_stuck(const struct scene *s, const struct pinner *p)
+{
+	while (!pinner_is_stuck(p)) {
+		if (now_us() > s->release_us)
+			return because("no I/O on a page of a gated pageblock had to wait");
+		usleep(1000);
+	}
+	return true;
+}

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef _MM_CMA_SCENE_H
+#define _MM_CMA_SCENE_H
+
+#include <asm/posix_types.h>	/* for aio_abi.h; not in the types.h of tools */
+#include <linux/aio_abi.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/types.h>
+#include "cma_util.h"
+
+#define BOUND_MS	1000	/* the longest that a call waits for gates */
+#define PROMPT_MS	600	/* what has to be prompt may take this long */
+#define HOLD_MS		2500	/* how long the pins last that close the gates */
+#define LEAD_MS		300	/* so long before their end the test acts */
+#define MAX_HELD	8
+
+#define BUF_BYTES	(8 * MB)
+
+static inline long to_ms(long long us)
+{
+	return us / USEC_PER_MSEC;
+}
+
+void sleep_until(long long us);
+/* CPU time of the calling thread */
+long long cpu_us(void);
+
+/* An allocation of the area in the background */
+struct allocation {
+	pthread_t thread;
+	pid_t tid;
+	bool running;
+	int err;
+	long long us;
+};
+
+bool allocation_start(struct allocation *a);
+void allocation_finish(struct allocation *a);
+/* In which functions is it? For the reader of the log only. */
+void allocation_print_stack(const struct allocation *a);
+
+/*
+ * Memory in the area, pins of some of its pages that last for a known time, and
+ * an allocation, which therefore closes the gates of their pageblocks.
+ */
+struct scene {
+	long pins;		/* counters before the test */
+	unsigned long waits;
+	unsigned long timeouts;
+	unsigned long drains;
+
+	struct pool buf;	/* BUF_BYTES, shared with processes forked later */
+	char *rw;		/* the same memory, writable */
+	struct pool file;	/* the pages of a file, or unused */
+	int quick;		/* a fast device */
+
+	int slow;		/* the device that makes long pins */
+	unsigned int hold_ms;
+	aio_context_t ctx;
+	char *held[MAX_HELD];
+	unsigned int nr_held;
+	unsigned int in_flight;
+	long long release_us;	/* when the pins end */
+
+	struct allocation alloc;
+};
+
+/* Remember the counters. */
+void scene_begin(struct scene *s);
+bool scene_devices(struct scene *s, unsigned int hold_ms);
+/* Map the memory. */
+bool scene_memory(struct scene *s);
+/*
+ * Populate it in the area, again if need be, and the file if there is one. The
+ * first pages are likely to come from the per-CPU lists and not from the area.
+ */
+bool scene_fill(struct scene *s);
+/* The first page of a pool from that offset on that is in the area: to be held. */
+char *scene_pick(struct scene *s, const struct pool *pool, size_t offset);
+/* Start the I/O that pins a page. */
+bool hold_page(struct scene *s, char *page);
+/* Hold what was picked, start the allocation, wait until all gates are closed. */
+bool scene_close_gates(struct scene *s, unsigned int budget_ms);
+/* A pin that must not wait shows whether it would have to. */
+bool gate_is_closed(const struct scene *s, char *page);
+void scene_finish(struct scene *s);
+
+/* Direct I/O on one page by a thread, again and again */
+struct pinner {
+	pthread_t thread;
+	int fd;
+	char *page;
+	bool stop;
+	bool running;
+	long long since;	/* start of the I/O in flight, 0: none */
+	long long longest_us;
+	unsigned long calls;
+	unsigned long errors;
+};
+
+bool pinner_start(struct pinner *p, const struct scene *s, char *page);
+void pinner_stop(struct pinner *p);
+bool pinner_is_stuck(const struct pinner *p);
+bool pinner_wait_stuck(const struct scene *s, const struct pinner *p);
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef _MM_CMA_UTIL_H
+#define _MM_CMA_UTIL_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+#include "kselftest.h"
+
+#define KB		1024UL
+#define MB		(1024UL * KB)
+#define USEC_PER_MSEC	1000LL
+#define USEC_PER_SEC	1000000LL
+
+/* Below this share of buffers in the area a try says nothing. */
+#define MIN_RESIDENT	90	/* % */
+
+/* To wait for pins is tested, not how long that takes on a slow machine. */
+#define AMPLE_MS	5000
+
+#define DEBUGFS_CMA	"/sys/kernel/debug/cma"
+
+#define NO_BUDGET	"no drain_budget_ms: this kernel's CMA does not wait for pins"
+
+/* null_blk devices of the tests; all that are left over are removed. */
+#define NULLB_PREFIX	"cma_gup_pin_"
+#define FS_MNT		"/tmp/cma_gup_pin_mnt"
+
+#define read_once(x)	__atomic_load_n(&(x), __ATOMIC_ACQUIRE)
+#define write_once(x, v) __atomic_store_n(&(x), v, __ATOMIC_RELEASE)
+#define count_one(x)	__atomic_add_fetch(&(x), 1, __ATOMIC_RELAXED)
+
+static inline size_t min_size(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+static inline size_t max_size(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
+/* Why something cannot be done: for SKIP() and for messages. */
+extern char reason[512];
+/* Set it; returns false. */
+__printf(1, 2) bool because(const char *fmt, ...);
+
+long long now_us(void);
+/* Write to a file of the kernel. Both return 0 or -errno. */
+int put_str(const char *path, const char *val);
+int put_num(const char *path, unsigned long val);
+unsigned long vm_counter(const char *name);
+/* Of /proc/meminfo. */
+size_t mem_bytes(const char *name);
+/* Pins taken and not yet released, all over the system. */
+long pins_held(void);
+/* Wait until it is that many again. */
+bool pins_back_to(long before);
+/* Shell commands for what has no plain system call: mkfs, mount, modprobe. */
+__printf(1, 2) bool run_cmd(const char *fmt, ...);
+
+/* The largest unused CMA area of one range, found by system_prepare(). */
+struct cma_area {
+	char name[NAME_MAX + 1];
+	unsigned long base_pfn;
+	unsigned long count;
+	long budget;		/* as found, in ms; -1: this kernel has none */
+};
+
+extern struct cma_area area;
+
+/* Any area, if it is of one range and wholly unused. */
+bool area_read(struct cma_area *a, const char *name);
+/* Write to a debugfs file of an area, and set its budget: 0 or -errno. */
+int area_put(const struct cma_area *a, const char *file, unsigned long val);
+int area_set_budget(const struct cma_area *a, unsigned long ms);
+
+size_t area_bytes(void);
+const char *budget_file(void);
+/* Allocate the whole area: 0 or -errno. */
+int area_alloc(void);
+/* Allocate it while there is no load: then it has to work soon. */
+bool area_take(void);
+/* Frees only what was allocated through debugfs. */
+void area_free(void);
+
+struct nullb_conf {
+	size_t bytes;
+	unsigned int completion_us;
+	unsigned int depth;
+	unsigned int blocksize;		/* 0: 512 */
+	unsigned int poll_queues;
+	bool memory_backed;
+	bool scheduler;		/* one queue, with an I/O scheduler before it */
+};
+
+/* Create a device and open it; -1 with the reason set if that fails. */
+int nullb_create(const char *dev, const struct nullb_conf *conf);
+void nullb_destroy(const char *dev);
+
+/* Make a file system on a device by the command mkfs and mount it at FS_MNT. */
+bool fs_create(const char *dev, const char *type, const char *mkfs, const char *options);
+
+/*
+ * The ballast: regular memory that is used up. Most of it belongs to the parent
+ * of the tests, because it takes time to populate; a test can add some.
+ */
+
+/* Grow it until only so much regular memory is free. */
+bool ballast_leave_at_most(size_t leave);
+/* Shrink it until so much is free. */
+void ballast_leave_at_least(size_t leave);
+
+/* The pool: memory in the area. */
+enum pool_kind {
+	POOL_ANON,
+	POOL_THP,
+	POOL_HUGETLB,
+	POOL_SHMEM,
+	POOL_FILE,
+};
+
+struct pool {
+	enum pool_kind kind;
+	size_t bytes;
+	char *addr;
+	int pagemap;
+	int fd;			/* POOL_FILE */
+};
+
+/* What a kind of memory needs once, or why it is not there. */
+bool pool_prepare(struct pool *pool, enum pool_kind kind, size_t bytes);
+/* How much regular memory may be free for a pool to be populated in the area. */
+size_t pool_may_leave(size_t bytes);
+/* Populate new memory in the area. Needs the old one to be unmapped. */
+bool pool_fill(struct pool *pool);
+/* The same for several at once: to fill one empties the area of all others. */
+bool pools_fill(struct pool *pools[], unsigned int nr);
+void pool_unmap(struct pool *pool);
+/* How many pages of a part of the pool are in the area? */
+size_t resident_pages(const struct pool *pool, const char *addr, size_t len);
+
+/* Look at the system, and see to it that it is as before at exit. */
+bool system_prepare(void);
+/* Bring back all that a test, even one that was killed, can leave behind. */
+void system_restore(void);
+
+#endif
