@@ -74,7 +74,7 @@ nothing_new()
 {
 	says "$2" base >"$work/$2.base"
 	says "$2" series >"$work/$2.series"
-	report "$1" "$(comm -13 "$work/$2.base" "$work/$2.series")"
+	verdict "$1" "$(comm -13 "$work/$2.base" "$work/$2.series")"
 }
 
 # references: files under Documentation that the series names, but that do not exist
@@ -85,8 +85,8 @@ references()
 	done || :
 }
 
-# report NAME TEXT: one TAP line; all is well if there is no text
-report()
+# verdict NAME TEXT: one TAP line; all is well if there is no text
+verdict()
 {
 	if [[ -z $2 ]]; then
 		echo "ok - $1"
@@ -110,5 +110,5 @@ take_files series
 nothing_new "Sphinx has no new warning about ${#pages[@]} pages" sphinx
 nothing_new "kernel-doc -Wall has no new warning about ${#sources[@]} sources" kernel_doc
 nothing_new "get_abi.py has no new warning about Documentation/ABI" abi
-report "the files under Documentation that the series names exist" "$(references)"
+verdict "the files under Documentation that the series names exist" "$(references)"
 exit "$failed"

@@ -61,15 +61,8 @@ print_results()
 # verdict NAME TEST...: one line of TAP
 verdict()
 {
-	local name=$1
-
-	shift
-	if "$@"; then
-		echo "ok - $name"
-	else
-		echo "not ok - $name"
-		all_ok=0
-	fi
+	report "$@"
+	"${@:2}" || all_ok=0
 }
 
 lock

@@ -129,3 +129,16 @@ quiet_log()
 	! grep -n -E 'WARNING: |BUG: |INFO: (task|rcu)|Oops|UBSAN|possible (circular|recursive)' \
 		"$1/console.log"
 }
+
+# report NAME CMD...: one TAP line, the exit status of CMD its verdict
+report()
+{
+	local name=$1
+
+	shift
+	if "$@"; then
+		echo "ok - $name"
+	else
+		echo "not ok - $name"
+	fi
+}

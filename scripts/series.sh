@@ -359,19 +359,6 @@ am_tree()
 	tgit worktree remove --force "$dir"
 }
 
-# report NAME CMD...: one TAP line
-report()
-{
-	local name=$1
-
-	shift
-	if "$@"; then
-		echo "ok - $name"
-	else
-		echo "not ok - $name"
-	fi
-}
-
 check_identity()
 {
 	local again=$WORK/again

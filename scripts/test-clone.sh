@@ -36,19 +36,6 @@ expect()
 	fi
 }
 
-# ok NAME CMD...: CMD says nothing, its exit status is the verdict
-ok()
-{
-	local name=$1
-
-	shift
-	if "$@"; then
-		echo "ok - $name"
-	else
-		echo "not ok - $name"
-	fi
-}
-
 # fake NAME: a program of that name from standard input, first in PATH
 fake()
 {

@@ -25,7 +25,7 @@ test_variables()
 	expect "ACCEL is checked" fails 'ACCEL=hvf is not known. Right values: kvm, tcg' make tree ACCEL=hvf
 	expect "BUILD is checked" fails 'Right values: a folder without' make tree BUILD='a b'
 	expect "make help lists the targets" works 'make refresh  *write the tree' make help
-	ok "nothing was made by these" test ! -e "$clone/build"
+	report "nothing was made by these" test ! -e "$clone/build"
 }
 
 test_base()
@@ -41,9 +41,9 @@ test_base()
 	expect "a full disk is told before the work" fails 'needs 8 GB in .*, 1 GB are free' \
 		with_fakes make tree KSRC="$ksrc"
 	rm "$work/bin/df"
-	ok "no tree is left by these" test ! -e "$tree"
+	report "no tree is left by these" test ! -e "$tree"
 	expect "a tree from KSRC" works 'tree: 0 patches on base: linux 7.3.4' make tree KSRC="$ksrc"
-	ok "KSRC is not written to" test "$(find "$ksrc" -newer "$series/cover-letter.txt" -type d)" = "$ksrc"
+	report "KSRC is not written to" test "$(find "$ksrc" -newer "$series/cover-letter.txt" -type d)" = "$ksrc"
 	expect "another KSRC needs another BUILD" fails 'use another BUILD= folder' make tree KSRC="$work/old"
 }
 
@@ -58,7 +58,7 @@ test_download()
 	END
 	fake apt-cache <<<'echo "linux-source-7.3 | 7.3.4-1~bpo13+1 | x"'
 	expect "a cut-off download" fails 'was cut off or refused; nothing was kept' with_fakes make tree
-	ok "nothing of it is left" test -z "$(find "$clone/build" -name '*.deb' -o -name '*.tmp' -o -name tree)"
+	report "nothing of it is left" test -z "$(find "$clone/build" -name '*.deb' -o -name '*.tmp' -o -name tree)"
 	fake apt-cache <<-'END'
 		echo "linux-source-7.3 | 7.3.2-1~bpo13+1 | x"
 		echo "linux-source-7.3 | 7.3.11-1~bpo13+1 | x"
@@ -73,7 +73,7 @@ test_download()
 	rm "$work/bin/apt-get" "$work/bin/apt-cache"
 	echo damaged >"$clone/build/linux-source-7.3_7.3.4-1_all.deb"
 	expect "a damaged package" fails 'did not unpack; it was removed' make tree
-	ok "the damaged package is gone" test -z "$(find "$clone/build" -name '*.deb')"
+	report "the damaged package is gone" test -z "$(find "$clone/build" -name '*.deb')"
 	fake dpkg-query <<<'exit 1'
 	fake id <<<'echo 1000'
 	expect "missing packages without root" fails 'As root: apt-get install git xz-utils' with_fakes make tree
@@ -100,20 +100,20 @@ From: a line that looks like a header.'
 	echo last >"$tree/mm/tests/last.c"
 	commit 'mm/cma: an edit, a new file, and a subject so long that a mail has to fold it in its header'
 	expect "refresh writes the series" works 'refresh: 3 patches' make refresh
-	ok "no person's name gets into the files" test -z "$(grep -rl -e Somebody -e some@body "$series")"
-	ok "new files are files" test -x "$clone/mm/run.sh" -a -f "$clone/mm/tests/new.c"
-	ok "new files are in the manifest" test "$(wc -l <"$series/manifest")" -eq 3
-	ok "new files are not in the patches" test -z "$(grep -l 'new file mode' "$series"/*.patch)"
+	report "no person's name gets into the files" test -z "$(grep -rl -e Somebody -e some@body "$series")"
+	report "new files are files" test -x "$clone/mm/run.sh" -a -f "$clone/mm/tests/new.c"
+	report "new files are in the manifest" test "$(wc -l <"$series/manifest")" -eq 3
+	report "new files are not in the patches" test -z "$(grep -l 'new file mode' "$series"/*.patch)"
 	before=$(files_id)
 	head=$(tree_id)
 	expect "a second refresh" works 'refresh: 3 patches' make refresh
-	ok "changes nothing" test "$before $head" = "$(files_id) $(tree_id)"
+	report "changes nothing" test "$before $head" = "$(files_id) $(tree_id)"
 	expect "the round trips hold" works 'ok - git am of the exported mails' scripts/series.sh check
-	ok "all of them" test "$(grep -c '^ok' "$said")" -eq 3
-	ok "the cover letter is filled in" grep -q 'RFC PATCH 0/3\] mm: a series' "$clone/build/series/0000-cover-letter.patch"
+	report "all of them" test "$(grep -c '^ok' "$said")" -eq 3
+	report "the cover letter is filled in" grep -q 'RFC PATCH 0/3\] mm: a series' "$clone/build/series/0000-cover-letter.patch"
 	mv "$clone/build" "$clone/build.old"
 	expect "a tree from nothing" works 'tree: 3 patches' make tree KSRC="$ksrc"
-	ok "gives the same commit" test "$head" = "$(tree_id)"
+	report "gives the same commit" test "$head" = "$(tree_id)"
 	rm -rf "$clone/build.old"
 }
 
@@ -144,10 +144,10 @@ test_refusals()
 	expect "refresh when both sides changed" fails 'refresh would undo that' make refresh
 	git -C "$tree" reset -q --hard "$head"
 	expect "tree takes an edited new file" works 'tree: 3 patches' make tree
-	ok "and has it" grep -q edited "$tree/mm/tests/new.c"
+	report "and has it" grep -q edited "$tree/mm/tests/new.c"
 	printf 'no newline at its end' >"$clone/mm/tests/new.c"
 	expect "and back" works 'tree: 3 patches' make tree
-	ok "to the same commit" test "$head" = "$(tree_id)"
+	report "to the same commit" test "$head" = "$(tree_id)"
 
 	mv "$clone/mm/tests/last.c" "$work/last.c"
 	expect "a new file that is missing" fails 'brings mm/tests/last.c, which does not exist' make tree
@@ -161,8 +161,8 @@ test_refusals()
 	expect "a new file where this repository has another" fails 'the series adds lib/clash.c, but' make refresh
 	git -C "$tree" reset -q --hard "$head"
 	rm "$clone/lib/clash.c"
-	ok "refusals change no file" test "$before" = "$(files_id)"
-	ok "nor the tree" test "$head" = "$(tree_id)"
+	report "refusals change no file" test "$before" = "$(files_id)"
+	report "nor the tree" test "$head" = "$(tree_id)"
 }
 
 test_apply()
@@ -175,15 +175,15 @@ test_apply()
 	sed -i 's/^ 9$/ nine/' "$patch"
 	expect "a patch that does not apply is named, with its file" fails \
 		"0001-mm-gup-ten.patch does not apply to mm/gup.c" make tree
-	ok "the tree is as before" test "$head" = "$(tree_id)"
+	report "the tree is as before" test "$head" = "$(tree_id)"
 	cp "$work/patch" "$patch"
 	expect "mended, it goes on" works '' make tree
 
 	git -C "$tree" reset -q --hard HEAD~1
 	expect "a commit taken out" works 'removed mm/tests/last.c' make refresh
-	ok "takes its patch out" test "$(find "$series" -name '*.patch' | wc -l)" -eq 2
+	report "takes its patch out" test "$(find "$series" -name '*.patch' | wc -l)" -eq 2
 	expect "distclean" works '' make distclean
-	ok "leaves nothing" test ! -e "$clone/build"
+	report "leaves nothing" test ! -e "$clone/build"
 }
 
 test_lock()

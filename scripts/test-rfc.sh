@@ -80,19 +80,19 @@ test_refusals()
 	expect "a version that is no number" fails 'V=two is not known' env V=two scripts/rfc.sh
 	expect "SINCE for a first version" fails 'say V=2 as well' env SINCE=v1 scripts/rfc.sh
 	expect "SINCE that does not exist" fails 'SINCE=v0 is no commit of this repository' env V=2 SINCE=v0 scripts/rfc.sh
-	ok "no mails are left by these" test ! -e "$rfc"
+	report "no mails are left by these" test ! -e "$rfc"
 }
 
 test_unsigned()
 {
 	expect "without SIGNOFF it says that nothing is signed" works 'carry no Signed-off-by' scripts/rfc.sh
-	ok "and nothing is" test "$(mails_with '^Signed-off-by')" -eq 0
-	ok "the mails are numbered" test "$(mails_with '^Subject: \[RFC PATCH [0-2]/2\] mm')" -eq 3
-	ok "linux-mm is in To:" test "$(mails_with '^To: linux-mm@kvack.org,$')" -eq 3
-	ok "and so are maintainers" test "$(mails_with '^    A Maintainer <a@mm.example.org>$')" -eq 3
-	ok "reviewers and lists are in Cc:" test "$(mails_with '^ *"B. Reviewer" <b@mm.example.org>,$')" -eq 3
-	ok "the base is named" grep -q "^base-commit: $(git -C "$tree" rev-parse base)" "$rfc/0000-cover-letter.patch"
-	ok "with its version" grep -q '^The base is Linux 7.3.4 from a tree of the submitter' "$rfc/0000-cover-letter.patch"
+	report "and nothing is" test "$(mails_with '^Signed-off-by')" -eq 0
+	report "the mails are numbered" test "$(mails_with '^Subject: \[RFC PATCH [0-2]/2\] mm')" -eq 3
+	report "linux-mm is in To:" test "$(mails_with '^To: linux-mm@kvack.org,$')" -eq 3
+	report "and so are maintainers" test "$(mails_with '^    A Maintainer <a@mm.example.org>$')" -eq 3
+	report "reviewers and lists are in Cc:" test "$(mails_with '^ *"B. Reviewer" <b@mm.example.org>,$')" -eq 3
+	report "the base is named" grep -q "^base-commit: $(git -C "$tree" rev-parse base)" "$rfc/0000-cover-letter.patch"
+	report "with its version" grep -q '^The base is Linux 7.3.4 from a tree of the submitter' "$rfc/0000-cover-letter.patch"
 }
 
 test_signed()
@@ -103,11 +103,11 @@ test_signed()
 	refresh
 	expect "a signed second version" works 'ok: the patches are signed by J.*rgen van Doe' \
 		env V=2 SINCE=v1 SIGNOFF="$me" scripts/rfc.sh
-	ok "has its number" test "$(mails_with '^Subject: \[RFC PATCH v2 [0-2]/2\] mm')" -eq 3
-	ok "has the sign-off" test "$(mails_with "^Signed-off-by: $me\$")" -eq 2
-	ok "is from who signs" test "$(mails_with '^From: =?UTF-8?q?J=C3=BCrgen=20van=20Doe?= <j.doe@mail.example.org>$')" -eq 3
-	ok "has a range-diff" grep -q '^    ++eleven$' "$rfc/v2-0000-cover-letter.patch"
-	ok "in which the other patch is the same" grep -q '^2: .* = 2: .* mm: a new file$' "$rfc/v2-0000-cover-letter.patch"
+	report "has its number" test "$(mails_with '^Subject: \[RFC PATCH v2 [0-2]/2\] mm')" -eq 3
+	report "has the sign-off" test "$(mails_with "^Signed-off-by: $me\$")" -eq 2
+	report "is from who signs" test "$(mails_with '^From: =?UTF-8?q?J=C3=BCrgen=20van=20Doe?= <j.doe@mail.example.org>$')" -eq 3
+	report "has a range-diff" grep -q '^    ++eleven$' "$rfc/v2-0000-cover-letter.patch"
+	report "in which the other patch is the same" grep -q '^2: .* = 2: .* mm: a new file$' "$rfc/v2-0000-cover-letter.patch"
 }
 
 test_failures()
@@ -126,7 +126,7 @@ test_failures()
 	expect "somebody else's sign-off" fails '0003-mm-cma-fine.patch has other sign-offs' scripts/rfc.sh
 	expect "also beside the submitter's" fails '0003-mm-cma-fine.patch has other sign-offs' \
 		env SIGNOFF="$me" scripts/rfc.sh
-	ok "the mails are as before" test "$before" = "$(rfc_id)"
+	report "the mails are as before" test "$before" = "$(rfc_id)"
 }
 
 new_ksrc

@@ -1618,7 +1618,7 @@ TEST_F(nofault, btrfs)
 
 int main(int argc, char **argv)
 {
-	if (!system_prepare() ||
+	if (!system_prepare(system_restore) ||
 	    !ballast_leave_at_most(pool_may_leave(area_bytes() / 8)))
 		ksft_exit_skip("%s\n", reason);
 	return test_harness_run(argc, argv);

@@ -1329,7 +1329,7 @@ int main(int argc, char **argv)
 		print_help();
 		return KSFT_PASS;
 	}
-	if (!system_prepare()) {
+	if (!system_prepare(system_restore)) {
 		if (!table)
 			ksft_print_header();
 		ksft_exit_skip("%s\n", reason);

@@ -93,7 +93,6 @@ static void raise_to(long long *us, long long to)
 
 static struct cma_area areas[MAX_AREAS];
 static unsigned int nr_areas;
-static pid_t main_pid;
 static pid_t *test_group;	/* in shared memory: processes of the test */
 
 static size_t areas_bytes(void)
@@ -148,8 +147,6 @@ static void stress_exit(void)
 {
 	int i;
 
-	if (getpid() != main_pid)
-		return;
 	for (i = 0; i < 200 && *test_group && !kill(-*test_group, SIGKILL); i++)
 		usleep(10000);
 	areas_restore();
@@ -929,16 +926,12 @@ int main(int argc, char **argv)
 		print_help();
 		return KSFT_PASS;
 	}
-	if (!system_prepare()) {
-		ksft_print_header();
-		ksft_exit_skip("%s\n", reason);
-	}
-	main_pid = getpid();
 	test_group = mmap(NULL, psize(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (test_group == MAP_FAILED)
 		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
+	if (!system_prepare(stress_exit))
+		ksft_exit_skip("%s\n", reason);
 	areas_find();
-	atexit(stress_exit);
 	if (!ballast_leave_at_most(pool_may_leave(nr_areas * HOT_BYTES)))
 		ksft_exit_skip("%s\n", reason);
 	return test_harness_run(argc, argv);

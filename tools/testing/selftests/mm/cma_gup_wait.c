@@ -940,29 +940,15 @@ TEST_F_TIMEOUT(offline, pinners, 120)
 	EXPECT_TRUE(pins_back_to(s->pins));
 }
 
-static pid_t main_pid;
-
-/* Runs in forked tests, too, if one of them calls exit(). */
-static void restore_at_exit(void)
-{
-	if (getpid() == main_pid)
-		restore_all();
-}
-
 int main(int argc, char **argv)
 {
-	if (!system_prepare()) {
-		ksft_print_header();
-		ksft_exit_skip("%s\n", reason);
-	}
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)
 		ksft_exit_fail_perror("mmap");
 	shared->offline = -1;
-	main_pid = getpid();
-	atexit(restore_at_exit);
-	if (!ballast_leave_at_most(pool_may_leave(area_bytes() / 8)))
+	if (!system_prepare(restore_all) ||
+	    !ballast_leave_at_most(pool_may_leave(area_bytes() / 8)))
 		ksft_exit_skip("%s\n", reason);
 	return test_harness_run(argc, argv);
 }

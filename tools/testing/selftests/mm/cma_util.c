@@ -661,12 +661,13 @@ size_t resident_pages(const struct pool *pool, const char *addr, size_t len)
 }
 
 static pid_t main_pid;
+static void (*restore_all)(void);
 
 /* Runs in forked tests, too, if one of them calls exit(). */
 static void restore_at_exit(void)
 {
 	if (getpid() == main_pid)
-		system_restore();
+		restore_all();
 }
 
 static void exit_on_signal(int sig)
@@ -674,7 +675,7 @@ static void exit_on_signal(int sig)
 	exit(KSFT_FAIL);
 }
 
-bool system_prepare(void)
+bool system_prepare(void (*restore)(void))
 {
 	if (geteuid())
 		return because("needs root");
@@ -682,6 +683,7 @@ bool system_prepare(void)
 		return false;
 	hugetlb_before = hugetlb_nr_default_pages();
 	main_pid = getpid();
+	restore_all = restore;
 	atexit(restore_at_exit);
 	signal(SIGHUP, exit_on_signal);
 	signal(SIGINT, exit_on_signal);

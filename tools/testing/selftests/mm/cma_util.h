@@ -141,8 +141,11 @@ void pool_unmap(struct pool *pool);
 /* How many pages of a part of the pool are in the area? */
 size_t resident_pages(const struct pool *pool, const char *addr, size_t len);
 
-/* Look at the system, and see to it that it is as before at exit. */
-bool system_prepare(void);
+/*
+ * Look at the system, and have restore(), which calls system_restore(), bring it
+ * back to that at exit.
+ */
+bool system_prepare(void (*restore)(void));
 /* Bring back all that a test, even one that was killed, can leave behind. */
 void system_restore(void);
 
