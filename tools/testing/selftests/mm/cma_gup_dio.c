@@ -20,6 +20,7 @@
 #include "kselftest_harness.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <asm/posix_types.h>	/* for aio_abi.h; not in the types.h of tools */
 #include <linux/aio_abi.h>
 #include <linux/userfaultfd.h>
@@ -47,6 +48,9 @@
 #define SLOW_DEV	NULLB_PREFIX "slow"
 #define PROBE_DEV	NULLB_PREFIX "probe"
 
+/* RWF_ATOMIC, which older C libraries do not have */
+#define WRITE_ATOMIC	0x40
+
 #define NR_WORKERS	2
 #define NR_SLOTS	2	/* I/Os in flight, per worker */
 #define MAX_SEGS	1024	/* the most that one call takes */
@@ -63,6 +67,7 @@
 
 enum fs_kind {
 	FS_NONE,		/* the block device itself */
+	FS_SCSI,		/* a disk of scsi_debug, for what null_blk has not */
 	FS_EXT4,
 	FS_XFS,
 	FS_BTRFS,
@@ -76,6 +81,7 @@ static const struct {
 	size_t bytes;
 } file_systems[] = {
 	[FS_NONE] = { .bytes = 64 * MB },
+	[FS_SCSI] = { },
 	[FS_EXT4] = { "ext4", "mkfs.ext4 -q", "noatime", 64 * MB },
 	/* Without lazytime, a non-blocking write cannot update the times. */
 	[FS_XFS] = { "xfs", "mkfs.xfs -q -f", "noatime,lazytime", 320 * MB },
@@ -125,6 +131,25 @@ static void target_close(struct target *t)
 	/* The rest is for system_restore(). */
 }
 
+static int scsi_open(void)
+{
+	glob_t found;
+	char path[64];
+	int fd = -1;
+
+	if (glob("/sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*/block/sd*",
+		 0, NULL, &found)) {
+		because("no disk of scsi_debug");
+		return -1;
+	}
+	snprintf(path, sizeof(path), "/dev/%s", strrchr(found.gl_pathv[0], '/') + 1);
+	globfree(&found);
+	fd = open(path, O_RDWR | O_DIRECT);
+	if (fd < 0)
+		because("cannot open %s: %s", path, strerror(errno));
+	return fd;
+}
+
 static bool target_open(struct target *t, size_t file_bytes)
 {
 	char path[64];
@@ -134,10 +159,10 @@ static bool target_open(struct target *t, size_t file_bytes)
 		t->fd[i] = -1;
 	t->conf.bytes = file_systems[t->fs].bytes;
 	t->conf.memory_backed = true;
-	t->dev_fd = nullb_create(LOAD_DEV, &t->conf);
+	t->dev_fd = t->fs == FS_SCSI ? scsi_open() : nullb_create(LOAD_DEV, &t->conf);
 	if (t->dev_fd < 0)
 		return false;
-	if (t->fs == FS_NONE) {
+	if (t->fs == FS_NONE || t->fs == FS_SCSI) {
 		for (i = 0; i < NR_WORKERS; i++)
 			t->fd[i] = t->dev_fd;
 		return true;
@@ -162,7 +187,7 @@ static bool target_open(struct target *t, size_t file_bytes)
 /* Files have offsets of their own, a device is divided. */
 static off_t target_offset(const struct target *t, unsigned int worker, size_t per_worker)
 {
-	return t->fs == FS_NONE ? worker * per_worker : 0;
+	return t->fd[0] == t->dev_fd ? worker * per_worker : 0;
 }
 
 /*
@@ -1117,6 +1142,12 @@ FIXTURE_VARIANT_ADD(self_wait, vfat_aio_large)
 	.fs = FS_VFAT, .method = AIO, .segs = 600, .at = 300,
 };
 
+/* With integrity metadata, if scsi_debug has dif=1 dix=1 */
+FIXTURE_VARIANT_ADD(self_wait, scsi_sync)
+{
+	.fs = FS_SCSI, .method = SYNC, .segs = 8, .at = 1,
+};
+
 FIXTURE_SETUP(self_wait)
 {
 	if (!test_prepare())
@@ -1361,6 +1392,62 @@ TEST_F(nowait, uring)
 		EXPECT_FALSE(at_once);
 		EXPECT_GT(vm_counter("pin_gate_wait"), self->before.waits);
 	}
+}
+
+/*
+ * A write that must not be split, in a page behind the gate
+ */
+
+FIXTURE(atomic)
+{
+	struct counters before;
+	struct gated *g;
+};
+
+FIXTURE_SETUP(atomic)
+{
+	if (!test_prepare())
+		SKIP(return, "%s", reason);
+	self->g = calloc(1, sizeof(*self->g));
+	ASSERT_NE(self->g, NULL);
+	self->g->target.fs = FS_SCSI;
+	if (!gated_create(self->g, 1, SHORT_HOLD_MS))
+		SKIP(return, "%s", reason);
+	counters_read(&self->before);
+}
+
+FIXTURE_TEARDOWN_PARENT(atomic)
+{
+	system_restore();
+}
+
+TEST_F(atomic, write)
+{
+	struct gated *g = self->g;
+	long long start, us;
+
+	io_fill(&g->io, 1);
+	gated_io(g, true, WRITE_ATOMIC);
+	if (g->io.res == -EOPNOTSUPP)
+		SKIP(return, "no atomic writes; scsi_debug has them with atomic_wr=1");
+	ASSERT_EQ(g->io.res, (long)g->io.bytes);
+	ASSERT_TRUE(gated_start(g))
+		TH_LOG("%s", reason);
+
+	start = now_us();
+	io_fill(&g->io, 2);
+	gated_io(g, true, WRITE_ATOMIC);
+	us = now_us() - start;
+	EXPECT_EQ(g->io.res, (long)g->io.bytes);
+	EXPECT_EQ(hold_finish(&g->hold), 0);
+	ksft_print_msg("write: %lld ms\n", us / USEC_PER_MSEC);
+	EXPECT_GT(vm_counter("pin_gate_wait"), self->before.waits);
+	g->iov[0].iov_base = g->outside;
+	gated_io(g, false, 0);
+	EXPECT_EQ(g->io.res, (long)g->io.bytes);
+	EXPECT_TRUE(io_matches(&g->io, 2));
+	expect_no_self_wait(_metadata, &self->before);
+	target_close(&g->target);
 }
 
 /*
