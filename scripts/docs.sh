@@ -15,7 +15,7 @@ TOOLS=(tools/docs tools/lib/python tools/net/ynl/pyynl)
 
 changed()
 {
-	git -C "$TREE" diff --name-only --no-renames base series -- "$@"
+	tgit diff --name-only --no-renames base series -- "$@"
 }
 
 # quoted_sources: the files whose kernel-doc the changed pages quote
@@ -24,7 +24,7 @@ quoted_sources()
 	local page
 
 	for page in "${pages[@]}"; do
-		git -C "$TREE" show "series:$page" | sed -n 's/^\.\. kernel-doc:: *//p'
+		tgit show "series:$page" | sed -n 's/^\.\. kernel-doc:: *//p'
 	done
 }
 
@@ -33,10 +33,10 @@ take_files()
 {
 	local files
 
-	readarray -t files < <(git -C "$TREE" ls-tree -r --name-only "$1" -- "${SPHINX[@]}" "${TOOLS[@]}" \
+	readarray -t files < <(tgit ls-tree -r --name-only "$1" -- "${SPHINX[@]}" "${TOOLS[@]}" \
 		Documentation/ABI "${pages[@]}" "${sources[@]}")
 	mkdir "$work/$1"
-	git -C "$TREE" archive "$1" "${files[@]}" | tar -x -C "$work/$1"
+	tgit archive "$1" "${files[@]}" | tar -x -C "$work/$1"
 }
 
 # sphinx: build the pages; prints the warnings
@@ -74,27 +74,15 @@ nothing_new()
 {
 	says "$2" base >"$work/$2.base"
 	says "$2" series >"$work/$2.series"
-	verdict "$1" "$(comm -13 "$work/$2.base" "$work/$2.series")"
+	report_silent "$1" comm -13 "$work/$2.base" "$work/$2.series"
 }
 
 # references: files under Documentation that the series names, but that do not exist
 references()
 {
 	(cd "$TREE" && tools/docs/documentation-file-ref-check 2>&1 || :) | while IFS=': ' read -r file name; do
-		git -C "$TREE" diff base series -- "$file" | grep -q "^+.*$name" && echo "$file: $name"
+		tgit diff base series -- "$file" | grep -q "^+.*$name" && echo "$file: $name"
 	done || :
-}
-
-# verdict NAME TEXT: one TAP line; all is well if there is no text
-verdict()
-{
-	if [[ -z $2 ]]; then
-		echo "ok - $1"
-	else
-		echo "not ok - $1"
-		echo "# ${2//$'\n'/$'\n'# }"
-		failed=1
-	fi
 }
 
 failed=0
@@ -110,5 +98,5 @@ take_files series
 nothing_new "Sphinx has no new warning about ${#pages[@]} pages" sphinx
 nothing_new "kernel-doc -Wall has no new warning about ${#sources[@]} sources" kernel_doc
 nothing_new "get_abi.py has no new warning about Documentation/ABI" abi
-verdict "the files under Documentation that the series names exist" "$(references)"
+report_silent "the files under Documentation that the series names exist" references
 exit "$failed"

@@ -43,10 +43,10 @@ base_worktree()
 	[[ ! -d $src ]] || return 0
 	need_space 5 "the sources and the build of the unpatched base"
 	rm -rf "$tmp"
-	git -C "$TREE" worktree prune
+	tgit worktree prune
 	with_heartbeat "checking out the unpatched base" \
-		git -C "$TREE" worktree add -q --detach "$tmp" base
-	git -C "$TREE" worktree move "$tmp" "$src"
+		tgit worktree add -q --detach "$tmp" base
+	tgit worktree move "$tmp" "$src"
 }
 
 # missing_options: lines of the fragments that the .config did not take

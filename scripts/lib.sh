@@ -130,6 +130,12 @@ quiet_log()
 		"$1/console.log"
 }
 
+# tgit ARG...: git, in the kernel tree
+tgit()
+{
+	git -C "$TREE" "$@"
+}
+
 # report NAME CMD...: one TAP line, the exit status of CMD its verdict
 report()
 {
@@ -140,5 +146,23 @@ report()
 		echo "ok - $name"
 	else
 		echo "not ok - $name"
+	fi
+}
+
+# report_silent NAME CMD...: one TAP line, ok if CMD has nothing to say; what it
+# says follows otherwise, and failed is 1
+report_silent()
+{
+	local name=$1 output
+
+	shift
+	output=$("$@" 2>&1) || :
+	if [[ -z $output ]]; then
+		echo "ok - $name"
+	else
+		echo "not ok - $name"
+		echo "# ${output//$'\n'/$'\n'# }"
+		# shellcheck disable=SC2034 # the caller's
+		failed=1
 	fi
 }

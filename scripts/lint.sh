@@ -9,22 +9,6 @@
 
 failed=0
 
-# check NAME CMD...: ok if CMD has nothing to say
-check()
-{
-	local name=$1 output
-
-	shift
-	output=$("$@" 2>&1) || :
-	if [[ -z $output ]]; then
-		echo "ok - $name"
-	else
-		echo "not ok - $name"
-		echo "# ${output//$'\n'/$'\n'# }"
-		failed=1
-	fi
-}
-
 # own_files: this repository's text, but for the licence and the mails
 own_files()
 {
@@ -128,17 +112,17 @@ work=$(mktemp -d "$BUILD/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 cd "$REPO"
 mkdir "$work/words" "$work/mails"
-check "manifest and files" check_manifest
+report_silent "manifest and files" check_manifest
 scripts/series.sh mails "$work/mails" 2>/dev/null
 our_words 2>/dev/null
-check "shellcheck" check_shell
-check "python syntax" check_python
-check "no fixup commits" check_subjects
-check "SPDX lines" check_spdx
-check "spelling" check_spelling
-check "words that have no place here" check_words
-check "no blanks at line ends" check_whitespace
+report_silent "shellcheck" check_shell
+report_silent "python syntax" check_python
+report_silent "no fixup commits" check_subjects
+report_silent "SPDX lines" check_spdx
+report_silent "spelling" check_spelling
+report_silent "words that have no place here" check_words
+report_silent "no blanks at line ends" check_whitespace
 for mail in "$work"/mails/*.patch; do
-	[[ ! -e $mail ]] || check "checkpatch $(basename "$mail")" checkpatch "$mail" --no-signoff
+	[[ ! -e $mail ]] || report_silent "checkpatch $(basename "$mail")" checkpatch "$mail" --no-signoff
 done
 exit "$failed"

@@ -23,11 +23,6 @@ check_var SIGNOFF "$word( $word)* <$word@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+>" \
 # Lists that get_maintainer.pl cannot know of: submitters of io_uring meet gates.
 LISTS=(linux-mm@kvack.org io-uring@vger.kernel.org)
 
-tgit()
-{
-	git -C "$TREE" "$@"
-}
-
 # patches DIR: its mails but for the cover letter
 patches()
 {

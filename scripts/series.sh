@@ -34,11 +34,6 @@ DIFF=(-U3 --full-index --no-renames --diff-algorithm=myers --src-prefix=a/ --dst
 FORMAT=("${DIFF[@]}" --no-stat -p --zero-commit --no-signature --no-base --no-thread
 	--no-attach --no-cover-letter)
 
-tgit()
-{
-	git -C "$TREE" "$@"
-}
-
 # manifest ROOT: its lines; an absent file is an empty one
 manifest()
 {
