@@ -10,12 +10,12 @@ ifneq ($(unknown),)
 $(error $(unknown): not a variable of this makefile. Right ones: $(VARIABLES))
 endif
 
-.PHONY: help run compare test tree refresh series lint config shell verify fio stress docs rfc clean \
-	distclean
+.PHONY: help run compare test tree refresh series lint config shell verify fio stress bench \
+	bench-quick scenario docs rfc clean distclean
 .NOTPARALLEL:
 
 help:		## this list
-	@awk -F'[:#]+' '/^[a-z]+:.*##/ { printf "  make %-10s %s\n", $$1, $$3 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F'[:#]+' '/^[a-z-]+:.*##/ { printf "  make %-11s %s\n", $$1, $$3 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo '  KSRC=DIR        base: your own Linux 7.3 tree, copied once, never written to'
 	@echo '  BUILD=DIR       where everything is made (build)'
@@ -64,6 +64,15 @@ fio:		## fio as the load, for DURATION seconds
 
 stress:		## waiters killed at random, allocators back to back, for DURATION seconds
 	@scripts/stress.sh
+
+bench:		## unpatched, retry, FOLL_LONGTERM and patched, measured in turn: tables, plots
+	@scripts/bench.sh full
+
+bench-quick:	## the same in one short round
+	@scripts/bench.sh quick
+
+scenario:	## a camera and an updater, on both kernels
+	@scripts/scenario.sh
 
 verify:		## check the model of the gate
 	@scripts/packages.sh verify

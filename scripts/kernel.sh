@@ -4,6 +4,7 @@
 # Configure or build one kernel out of tree, in BUILD/kernel-NAME:
 #
 #   kernel.sh config|build base    the base without the series, configs/lean
+#   kernel.sh build longterm       that with bench/foll-longterm.patch
 #   kernel.sh config|build series  BUILD/tree, configs/lean and configs/series
 #   kernel.sh config|build NAME    BUILD/tree, those two and configs/NAME
 
@@ -21,6 +22,12 @@ src=$TREE
 fragments=("$REPO/configs/lean")
 case $name in
 base) src=$BUILD/base ;;
+longterm)
+	src=$BUILD/base
+	copy=$out
+	out=$BUILD/kernel-base
+	log=$out.log
+	;;
 series) fragments+=("$REPO/configs/series") ;;
 *) fragments+=("$REPO/configs/series" "$REPO/configs/$name") ;;
 esac
@@ -40,7 +47,11 @@ base_worktree()
 {
 	local tmp=$BUILD/base.tmp
 
-	[[ ! -d $src ]] || return 0
+	if [[ -d $src ]]; then
+		# What a build of longterm that was cut off left behind.
+		git -C "$src" diff --quiet || git -C "$src" checkout -q .
+		return
+	fi
 	need_space 5 "the sources and the build of the unpatched base"
 	rm -rf "$tmp"
 	tgit worktree prune
@@ -111,6 +122,28 @@ build()
 	echo "$id" >"$out/image.id"
 }
 
+# build_longterm: one file differs, so it is built in the folder of the base,
+# which then gets its own file back
+build_longterm()
+{
+	local patch=$REPO/bench/foll-longterm.patch image=arch/x86/boot/bzImage id
+
+	build
+	id=$(cat "$out/image.id" "$patch" | hash_id)
+	[[ ! -e $copy/image.id || $(cat "$copy/image.id") != "$id" ]] || return 0
+	rm -rf "$copy"
+	mkdir -p "$(dirname "$copy/$image")"
+	mv "$out/image.id" "$out/image.id.base"
+	trap 'git -C "$src" checkout -q .' EXIT
+	git -C "$src" apply "$patch"
+	BEAT_LOG=$log with_heartbeat "building the longterm kernel" build_image || fail "building the longterm kernel"
+	cp "$out/$image" "$copy/$image"
+	echo "$id" >"$copy/image.id"
+	git -C "$src" checkout -q .
+	BEAT_LOG=$log with_heartbeat "building the base kernel again" build_image || fail "building the base kernel"
+	mv "$out/image.id.base" "$out/image.id"
+}
+
 build_image()
 {
 	kmake bzImage >"$log" 2>&1
@@ -118,8 +151,9 @@ build_image()
 
 lock
 "$REPO/scripts/series.sh" tree
-[[ $name != base ]] || base_worktree
-case $1 in
-config) configure ;;
-build) build ;;
+[[ $src == "$TREE" ]] || base_worktree
+case $1-$name in
+build-longterm) build_longterm ;;
+config-*) configure ;;
+build-*) build ;;
 esac

@@ -9,10 +9,12 @@
 
 failed=0
 
-# own_files: this repository's text, but for the licence and the mails
+# own_files: this repository's text, but for the licence, the mails, and what was
+# measured
 own_files()
 {
-	git -C "$REPO" ls-files -co --exclude-standard | grep -v -e '^LICENSES/' -e '^COPYING$' -e '\.patch$' |
+	git -C "$REPO" ls-files -co --exclude-standard | grep -v -e '^LICENSES/' -e '^COPYING$' -e '\.patch$' \
+		-e '^bench/results/' |
 		while read -r file; do
 			[[ ! -f $file || -L $file ]] || echo "$file"
 		done

@@ -15,6 +15,7 @@ declare -A PACKAGES=(
 	[rfc]='git git-email libmailtools-perl b4 perl'
 	[docs]='python3-sphinx python3-yaml perl'
 	[lint]='shellcheck codespell perl git'
+	[bench]='gnuplot-nox python3'
 	[verify]='spin gcc libc6-dev'
 )
 

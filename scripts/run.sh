@@ -21,7 +21,7 @@ measure()
 	rm -rf "$out"
 	say "measuring on the $2 kernel"
 	"$REPO/scripts/vm.sh" --kernel "$1" --out "$out" --append cma=256M --timeout 400 -- \
-		scripts/guest-measure "$BUILD/selftests/cma_gup_pin" "$2" >&2
+		scripts/guest-measure "$BUILD/selftests/cma_gup_bench" "$2" >&2
 	[[ -s $out/rows.csv ]] || die "the measurement left no rows in $out"
 }
 

@@ -96,7 +96,7 @@ finish()
 
 cd "$REPO"
 lock
-scripts/packages.sh tree lint rfc docs verify build selftests vm fio
+scripts/packages.sh tree lint rfc docs verify build selftests vm fio bench
 rm -rf "$OUT"
 mkdir -p "$OUT"
 : >"$TOTAL"
@@ -104,6 +104,7 @@ step harness scripts/test-harness.sh
 step series scripts/series.sh check
 step lint scripts/lint.sh
 step rfc scripts/test-rfc.sh
+step bench scripts/test-bench.sh
 step docs scripts/docs.sh
 step model verify/run.sh --quick
 step build build_all
@@ -117,6 +118,8 @@ if ! grep -q '^not ok - build' "$TOTAL"; then
 	selftest_steps dio_atomic 'cma=256M scsi_debug.atomic_wr=1' cma_gup_dio -f atomic
 	selftest_steps cycle 'cma=256M scsi_debug.max_queue=1 scsi_debug.dev_size_mb=16' cma_gup_cycle
 	selftest_steps wait 'movablecore=256M cma=256M@0-512M' cma_gup_wait
+	selftest_steps users cma=256M cma_gup_users -F hugetlb
+	MEM=2560M selftest_steps gigantic hugetlb_cma=1G cma_gup_users -f hugetlb
 	selftest_steps stress 'cma=96M numa_cma=0:64M loglevel=5' cma_gup_stress
 	step fio env DURATION=40 scripts/fio.sh
 fi

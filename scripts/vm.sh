@@ -13,6 +13,7 @@
 #   --append "cma=256M"  more boot parameters
 #   --timeout 300        seconds until the guest counts as hung
 #   --qemu "ARG ARG"     more arguments for QEMU
+#   --count              emulate one CPU whose clock counts instructions: 1 ns each
 #
 # The command starts in the repository's root; its output comes out here as it
 # is written and its exit status is the exit status of this script. DIR is the
@@ -31,7 +32,7 @@ usage()
 # Exit status if the guest itself failed, apart from what commands use.
 GUEST_FAILED=125
 
-kernel='' out='' mem=${MEM:-768M} smp=${SMP:-2} append='' timeout=300 extra='' shell=''
+kernel='' out='' mem=${MEM:-768M} smp=${SMP:-2} append='' timeout=300 extra='' shell='' count=''
 while [[ $# -gt 0 ]]; do
 	case $1 in
 	--kernel | --out | --mem | --smp | --append | --timeout | --qemu)
@@ -42,8 +43,8 @@ while [[ $# -gt 0 ]]; do
 		esac
 		shift 2
 		;;
-	--shell)
-		shell=1
+	--shell | --count)
+		printf -v "${1#--}" 1
 		shift
 		;;
 	--)
@@ -108,8 +109,12 @@ for arg in "$@"; do
 done >>"$out/cmd"
 echo >>"$out/cmd"
 
-accel=$(accel)
+[[ -n $count ]] && accel=count || accel=$(accel)
 case $accel in
+count)
+	cpu=(-accel "tcg,thread=single" -icount "shift=0,sleep=off" -cpu max)
+	smp=1
+	;;
 kvm) cpu=(-accel kvm -cpu host) ;;
 tcg) cpu=(-accel "tcg,thread=multi" -cpu max) ;;
 esac

@@ -11,6 +11,7 @@
 #include <linux/memfd.h>
 #include <linux/sched/mm.h>
 #include <linux/shmem_fs.h>
+#include <linux/sizes.h>
 #include <linux/swap.h>
 #include <linux/uaccess.h>
 #include "../cma.h"
@@ -489,6 +490,43 @@ static void storm_on_one_block(struct kunit *test)
 	pin_gate_open(block);
 	for (i = 0; i < STORM_THREADS; i++)
 		expect_woken(test, w[i]);
+}
+
+/* The time that it takes to open a gate, per waiter, in ns. */
+static u64 open_ns_per_waiter(struct kunit *test, unsigned int nr)
+{
+	struct page *block = gated_block(test);
+	struct waiter **w;
+	ktime_t start;
+	u64 ns;
+	int i;
+
+	w = kunit_kcalloc(test, nr, sizeof(*w), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, w);
+	for (i = 0; i < nr; i++)
+		w[i] = start_waiter(test, block, LONG_WAIT);
+	msleep(WATCH_MS);
+	start = ktime_get();
+	pin_gate_open(block);
+	ns = ktime_to_ns(ktime_sub(ktime_get(), start));
+	for (i = 0; i < nr; i++)
+		wait_for_completion(&w[i]->done);
+	kunit_info(test, "%u waiters: opened in %llu us, %llu us until all ran\n",
+		   nr, ns / NSEC_PER_USEC,
+		   ktime_us_delta(ktime_get(), start));
+	return ns / nr;
+}
+
+/* All wait in one queue, so that its lock is held for as long as that takes. */
+static void open_cost_is_linear(struct kunit *test)
+{
+	unsigned long most = min(10000, totalram_pages() / (SZ_128K >> PAGE_SHIFT));
+	u64 few = open_ns_per_waiter(test, 100);
+	unsigned int nr;
+
+	/* As many threads as there is memory for */
+	for (nr = 1000; nr <= most; nr *= 10)
+		KUNIT_EXPECT_LE(test, open_ns_per_waiter(test, nr), 4 * few);
 }
 
 #define STORM_BLOCKS	8
@@ -1262,6 +1300,7 @@ static struct kunit_case pin_gate_cases[] = {
 	KUNIT_CASE(colliding_keys),
 	KUNIT_CASE_SLOW(storm_on_one_block),
 	KUNIT_CASE_SLOW(storm_on_many_blocks),
+	KUNIT_CASE_SLOW(open_cost_is_linear),
 	KUNIT_CASE_SLOW(open_races_with_wait),
 	KUNIT_CASE(close_and_open_twice),
 	KUNIT_CASE(overlapping_isolators),

@@ -900,15 +900,11 @@ FIXTURE(passthrough)
 
 FIXTURE_SETUP(passthrough)
 {
-	struct scene *s = &self->s;
-
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
-	scene_begin(s);
-	ASSERT_TRUE(scene_devices(s, HOLD_MS) && scene_memory(s) && scene_fill(s) &&
-		    scene_pick(s, &s->buf, 0))
+	self->page = scene_of_one_page(&self->s);
+	ASSERT_NE(self->page, NULL)
 		TH_LOG("%s", reason);
-	self->page = s->rw + (s->held[0] - s->buf.addr);
 }
 
 FIXTURE_TEARDOWN_PARENT(passthrough)
@@ -943,7 +939,7 @@ TEST_F_TIMEOUT(passthrough, one_tag, 60)
 	us = now_us() - start;
 	EXPECT_EQ(fsync(fd), 0);
 	sync_us = now_us() - start;
-	EXPECT_TRUE(gate_is_closed(s, self->page))
+	EXPECT_TRUE(gate_is_closed(s->quick, self->page))
 		TH_LOG("the gate was opened too early for this test");
 	EXPECT_EQ(vm_counter("pin_gate_wait"), waits);
 	close(fd);

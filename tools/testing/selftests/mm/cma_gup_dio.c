@@ -45,7 +45,6 @@
 #include "vm_util.h"
 
 #define LOAD_DEV	NULLB_PREFIX "load"
-#define SLOW_DEV	NULLB_PREFIX "slow"
 #define PROBE_DEV	NULLB_PREFIX "probe"
 
 /* RWF_ATOMIC, which older C libraries do not have */
@@ -836,9 +835,7 @@ struct hold {
 	struct pool pool;
 	char *page;
 	int probe_fd;
-	int slow_fd;
-	aio_context_t slow_ctx;
-	bool slow;		/* the slow I/O is in flight */
+	struct slow_pins slow;
 	pthread_t allocator;
 	bool allocating;
 	bool alloc_done;
@@ -849,53 +846,28 @@ static bool hold_page(struct hold *h)
 {
 	struct pool *pool = &h->pool;
 	unsigned int tries;
-	size_t i;
 
 	/* Free pages on the lists of the CPUs are used first. */
 	for (tries = 0; tries < 3; tries++) {
 		if (!pool_fill(pool))
 			return false;
-		for (i = 0; i < pool->bytes; i += psize())
-			if (resident_pages(pool, pool->addr + i, psize())) {
-				h->page = pool->addr + i;
-				return true;
-			}
+		h->page = resident_page(pool, 0);
+		if (h->page)
+			return true;
 		pool_unmap(pool);
 	}
-	return because("no page is in the area");
+	return false;
 }
 
 static bool hold_create(struct hold *h, unsigned int hold_ms)
 {
 	struct nullb_conf probe = { .bytes = MB, .completion_us = 10, .depth = 4 };
-	struct nullb_conf slow = { .bytes = MB, .completion_us = hold_ms * 1000, .depth = 4 };
 
 	h->probe_fd = nullb_create(PROBE_DEV, &probe);
 	if (h->probe_fd < 0)
 		return false;
-	h->slow_fd = nullb_create(SLOW_DEV, &slow);
-	if (h->slow_fd < 0)
-		return false;
-	if (syscall(__NR_io_setup, 1, &h->slow_ctx))
-		return because("io_setup: %s", strerror(errno));
-	return pool_prepare(&h->pool, POOL_ANON, 16 * MB) && hold_page(h);
-}
-
-/* Pin the page for as long as the slow device takes. */
-static bool hold_start_slow(struct hold *h)
-{
-	struct iocb iocb = {
-		.aio_lio_opcode = IOCB_CMD_PWRITE,
-		.aio_fildes = h->slow_fd,
-		.aio_buf = (uintptr_t)h->page,
-		.aio_nbytes = psize(),
-	};
-	struct iocb *batch = &iocb;
-
-	if (syscall(__NR_io_submit, h->slow_ctx, 1, &batch) != 1)
-		return because("io_submit: %s", strerror(errno));
-	h->slow = true;
-	return true;
+	return slow_pins_create(&h->slow, hold_ms, 1) &&
+	       pool_prepare(&h->pool, POOL_ANON, 16 * MB) && hold_page(h);
 }
 
 static void *allocator_run(void *arg)
@@ -905,14 +877,6 @@ static void *allocator_run(void *arg)
 	h->alloc_err = area_alloc();
 	write_once(h->alloc_done, true);
 	return NULL;
-}
-
-static bool gate_is_closed(const struct hold *h)
-{
-	struct iovec iov = { .iov_base = h->page, .iov_len = psize() };
-
-	/* A write, to leave the page alone. */
-	return pwritev2(h->probe_fd, &iov, 1, 0, RWF_NOWAIT) < 0 && errno == EAGAIN;
 }
 
 /* Allocate the area by another thread, and wait until the page is gated. */
@@ -925,7 +889,7 @@ static bool hold_allocate(struct hold *h)
 		return because("cannot start a thread");
 	h->allocating = true;
 	while (now_us() < deadline && !read_once(h->alloc_done)) {
-		if (gate_is_closed(h))
+		if (gate_is_closed(h->probe_fd, h->page))
 			return true;
 		usleep(5000);
 	}
@@ -936,14 +900,10 @@ static bool hold_allocate(struct hold *h)
 /* Returns the result of the allocation. */
 static int hold_finish(struct hold *h)
 {
-	struct io_event event;
-
 	if (h->allocating)
 		pthread_join(h->allocator, NULL);
 	h->allocating = false;
-	if (h->slow)
-		syscall(__NR_io_getevents, h->slow_ctx, 1, 1, &event, NULL);
-	h->slow = false;
+	slow_pins_finish(&h->slow);
 	area_free();
 	pool_unmap(&h->pool);
 	return h->alloc_err;
@@ -1227,7 +1187,7 @@ static bool gated_create(struct gated *g, unsigned int segs, unsigned int hold_m
 static bool gated_start(struct gated *g)
 {
 	g->iov[g->io.nr - 1].iov_base = g->hold.page;
-	return hold_start_slow(&g->hold) && hold_allocate(&g->hold);
+	return slow_pin(&g->hold.slow, g->hold.page) && hold_allocate(&g->hold);
 }
 
 static void gated_io(struct gated *g, bool write, int rw_flags)
@@ -1606,7 +1566,7 @@ TEST_F(registered, register)
 
 	/* A part of the pool with the page that is held in it. */
 	iov.iov_base = h->pool.addr + (h->page - h->pool.addr) / iov.iov_len * iov.iov_len;
-	ASSERT_TRUE(hold_start_slow(h) && hold_allocate(h))
+	ASSERT_TRUE(slow_pin(&h->slow, h->page) && hold_allocate(h))
 		TH_LOG("%s", reason);
 	start = now_us();
 	cpu = thread_cpu_us();

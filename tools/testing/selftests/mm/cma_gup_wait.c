@@ -117,15 +117,11 @@ FIXTURE(gate)
 
 FIXTURE_SETUP(gate)
 {
-	struct scene *s = &self->s;
-
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
-	scene_begin(s);
-	ASSERT_TRUE(scene_devices(s, HOLD_MS) && scene_memory(s) && scene_fill(s) &&
-		    scene_pick(s, &s->buf, 0))
+	self->page = scene_of_one_page(&self->s);
+	ASSERT_NE(self->page, NULL)
 		TH_LOG("%s", reason);
-	self->page = s->rw + (s->held[0] - s->buf.addr);
 }
 
 FIXTURE_TEARDOWN_PARENT(gate)
@@ -160,7 +156,7 @@ static void alloc_with_own_pin(struct __test_metadata *_metadata, struct scene *
 
 TEST_F_TIMEOUT(gate, own_pin, 60)
 {
-	ASSERT_TRUE(hold_page(&self->s, self->page))
+	ASSERT_TRUE(slow_pin(&self->s.slow, self->page))
 		TH_LOG("%s", reason);
 	alloc_with_own_pin(_metadata, &self->s, AMPLE_MS, true);
 	scene_finish(&self->s);
@@ -169,7 +165,7 @@ TEST_F_TIMEOUT(gate, own_pin, 60)
 
 TEST_F_TIMEOUT(gate, own_pin_budget, 60)
 {
-	ASSERT_TRUE(hold_page(&self->s, self->page))
+	ASSERT_TRUE(slow_pin(&self->s.slow, self->page))
 		TH_LOG("%s", reason);
 	alloc_with_own_pin(_metadata, &self->s, 400, false);
 	scene_finish(&self->s);
@@ -914,7 +910,7 @@ TEST_F_TIMEOUT(offline, pinners, 120)
 
 		page = offline_map(&mem, block);
 		/* Two pins, of which one waits for the slow device. */
-		if (page && hold_page(s, page)) {
+		if (page && slow_pin(&s->slow, page)) {
 			ASSERT_TRUE(pinner_start(&p, s, page))
 				TH_LOG("%s", reason);
 			start = now_us();

@@ -24,7 +24,6 @@
 #endif
 
 #define QUICK_DEV	NULLB_PREFIX "quick"
-#define SLOW_DEV	NULLB_PREFIX "slow"
 
 void sleep_until(long long us)
 {
@@ -92,18 +91,10 @@ void allocation_print_stack(const struct allocation *a)
 bool scene_devices(struct scene *s, unsigned int hold_ms)
 {
 	struct nullb_conf quick = { .bytes = 4 * MB, .completion_us = 100, .depth = 64 };
-	struct nullb_conf slow = { .bytes = MB, .completion_us = hold_ms * 1000, .depth = 64 };
 
 	s->hold_ms = hold_ms;
 	s->quick = nullb_create(QUICK_DEV, &quick);
-	if (s->quick < 0)
-		return false;
-	s->slow = nullb_create(SLOW_DEV, &slow);
-	if (s->slow < 0)
-		return false;
-	if (syscall(__NR_io_setup, MAX_HELD, &s->ctx))
-		return because("io_setup: %s", strerror(errno));
-	return true;
+	return s->quick >= 0 && slow_pins_create(&s->slow, hold_ms, MAX_HELD);
 }
 
 void scene_begin(struct scene *s)
@@ -144,49 +135,22 @@ bool scene_fill(struct scene *s)
 	return s->file.bytes ? pools_fill(pools, 2) : pool_fill(&s->buf);
 }
 
-bool hold_page(struct scene *s, char *page)
-{
-	struct iocb iocb = {
-		.aio_lio_opcode = IOCB_CMD_PWRITE,
-		.aio_fildes = s->slow,
-		.aio_buf = (uintptr_t)page,
-		.aio_nbytes = psize(),
-	};
-	struct iocb *batch = &iocb;
-
-	if (syscall(__NR_io_submit, s->ctx, 1, &batch) != 1)
-		return because("io_submit: %s", strerror(errno));
-	s->in_flight++;
-	return true;
-}
-
-static void hold_finish(struct scene *s)
-{
-	struct io_event event;
-
-	for (; s->in_flight; s->in_flight--)
-		syscall(__NR_io_getevents, s->ctx, 1, 1, &event, NULL);
-	if (s->ctx)
-		syscall(__NR_io_destroy, s->ctx);
-	s->ctx = 0;
-}
-
 char *scene_pick(struct scene *s, const struct pool *pool, size_t offset)
 {
-	for (; offset < pool->bytes; offset += psize())
-		if (resident_pages(pool, pool->addr + offset, psize())) {
-			s->held[s->nr_held++] = pool->addr + offset;
-			return pool->addr + offset;
-		}
-	because("no page of the buffers is in the area");
-	return NULL;
+	char *page = resident_page(pool, offset);
+
+	if (page)
+		s->held[s->nr_held++] = page;
+	return page;
 }
 
-bool gate_is_closed(const struct scene *s, char *page)
+char *scene_of_one_page(struct scene *s)
 {
-	struct iovec iov = { .iov_base = page, .iov_len = psize() };
-
-	return pwritev2(s->quick, &iov, 1, 0, RWF_NOWAIT) < 0 && errno == EAGAIN;
+	scene_begin(s);
+	if (!scene_devices(s, HOLD_MS) || !scene_memory(s) || !scene_fill(s) ||
+	    !scene_pick(s, &s->buf, 0))
+		return NULL;
+	return s->rw + (s->held[0] - s->buf.addr);
 }
 
 bool scene_close_gates(struct scene *s, unsigned int budget_ms)
@@ -197,12 +161,12 @@ bool scene_close_gates(struct scene *s, unsigned int budget_ms)
 		return because("cannot set the budget");
 	s->release_us = now_us() + s->hold_ms * USEC_PER_MSEC;
 	for (i = 0; i < s->nr_held; i++)
-		if (!hold_page(s, s->held[i]))
+		if (!slow_pin(&s->slow, s->held[i]))
 			return false;
 	if (!allocation_start(&s->alloc))
 		return false;
 	for (i = 0; i < s->nr_held; i++)
-		while (!gate_is_closed(s, s->held[i])) {
+		while (!gate_is_closed(s->quick, s->held[i])) {
 			if (now_us() > s->release_us - LEAD_MS * USEC_PER_MSEC)
 				return because("a gate was not closed in time");
 			usleep(1000);
@@ -213,7 +177,7 @@ bool scene_close_gates(struct scene *s, unsigned int budget_ms)
 void scene_finish(struct scene *s)
 {
 	allocation_finish(&s->alloc);
-	hold_finish(s);
+	slow_pins_finish(&s->slow);
 	pool_unmap(&s->file);
 	pool_unmap(&s->buf);
 	if (s->file.bytes)

@@ -2,8 +2,6 @@
 #ifndef _MM_CMA_SCENE_H
 #define _MM_CMA_SCENE_H
 
-#include <asm/posix_types.h>	/* for aio_abi.h; not in the types.h of tools */
-#include <linux/aio_abi.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <sys/types.h>
@@ -55,12 +53,10 @@ struct scene {
 	struct pool file;	/* the pages of a file, or unused */
 	int quick;		/* a fast device */
 
-	int slow;		/* the device that makes long pins */
+	struct slow_pins slow;
 	unsigned int hold_ms;
-	aio_context_t ctx;
 	char *held[MAX_HELD];
 	unsigned int nr_held;
-	unsigned int in_flight;
 	long long release_us;	/* when the pins end */
 
 	struct allocation alloc;
@@ -78,12 +74,13 @@ bool scene_memory(struct scene *s);
 bool scene_fill(struct scene *s);
 /* The first page of a pool from that offset on that is in the area: to be held. */
 char *scene_pick(struct scene *s, const struct pool *pool, size_t offset);
-/* Start the I/O that pins a page. */
-bool hold_page(struct scene *s, char *page);
+/*
+ * All of that at once, to hold one page. Returns its address among the writable
+ * ones.
+ */
+char *scene_of_one_page(struct scene *s);
 /* Hold what was picked, start the allocation, wait until all gates are closed. */
 bool scene_close_gates(struct scene *s, unsigned int budget_ms);
-/* A pin that must not wait shows whether it would have to. */
-bool gate_is_closed(const struct scene *s, char *page);
 void scene_finish(struct scene *s);
 
 /* Direct I/O on one page by a thread, again and again */

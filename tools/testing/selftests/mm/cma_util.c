@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #include "cma_util.h"
@@ -30,6 +31,7 @@
 #define SYSFS_CMA	"/sys/kernel/mm/cma"
 #define CONFIGFS_NULLB	"/sys/kernel/config/nullb"
 #define FS_DEV		NULLB_PREFIX "fs"
+#define SLOW_DEV	NULLB_PREFIX "slow"
 
 /* Regular memory that stays free for everybody else. */
 #define SLACK		(32 * MB)
@@ -130,6 +132,22 @@ bool pins_back_to(long before)
 		usleep(10000);
 	}
 	return false;
+}
+
+unsigned long num_option(const char *name, const char *arg, unsigned long lowest,
+			 unsigned long highest)
+{
+	unsigned long val;
+	char *end;
+
+	errno = 0;
+	val = strtoul(arg, &end, 10);
+	if (errno || end == arg || *end || *arg == '-' || val < lowest || val > highest) {
+		fprintf(stderr, "%s: --%s %s: give a number from %lu to %lu\n",
+			program_invocation_short_name, name, arg, lowest, highest);
+		exit(KSFT_FAIL);
+	}
+	return val;
 }
 
 /*
@@ -355,6 +373,50 @@ static bool nullb_available(void)
 
 static unsigned long hugetlb_before;
 
+bool gate_is_closed(int fd, char *page)
+{
+	struct iovec iov = { .iov_base = page, .iov_len = psize() };
+
+	/* A write, to leave the page alone. */
+	return pwritev2(fd, &iov, 1, 0, RWF_NOWAIT) < 0 && errno == EAGAIN;
+}
+
+bool slow_pins_create(struct slow_pins *pins, unsigned int hold_ms, unsigned int max)
+{
+	struct nullb_conf conf = { .bytes = MB, .completion_us = hold_ms * 1000, .depth = 64 };
+
+	pins->fd = nullb_create(SLOW_DEV, &conf);
+	if (pins->fd < 0)
+		return false;
+	if (syscall(__NR_io_setup, max, &pins->ctx))
+		return because("io_setup: %s", strerror(errno));
+	return true;
+}
+
+bool slow_pin(struct slow_pins *pins, char *page)
+{
+	struct iocb iocb = {
+		.aio_lio_opcode = IOCB_CMD_PWRITE,
+		.aio_fildes = pins->fd,
+		.aio_buf = (uintptr_t)page,
+		.aio_nbytes = psize(),
+	};
+	struct iocb *batch = &iocb;
+
+	if (syscall(__NR_io_submit, pins->ctx, 1, &batch) != 1)
+		return because("io_submit: %s", strerror(errno));
+	pins->nr++;
+	return true;
+}
+
+void slow_pins_finish(struct slow_pins *pins)
+{
+	struct io_event event;
+
+	for (; pins->nr; pins->nr--)
+		syscall(__NR_io_getevents, pins->ctx, 1, 1, &event, NULL);
+}
+
 bool fs_create(const char *dev, const char *type, const char *mkfs, const char *options)
 {
 	mkdir(FS_MNT, 0700);
@@ -411,7 +473,7 @@ static bool ballast_reserve(void)
 	return true;
 }
 
-static bool ballast_grow(size_t leave)
+bool ballast_grow(size_t leave)
 {
 	size_t free, len;
 
@@ -658,6 +720,15 @@ size_t resident_pages(const struct pool *pool, const char *addr, size_t len)
 				resident++;
 	}
 	return resident;
+}
+
+char *resident_page(const struct pool *pool, size_t offset)
+{
+	for (; offset < pool->bytes; offset += psize())
+		if (resident_pages(pool, pool->addr + offset, psize()))
+			return pool->addr + offset;
+	because("no page of the buffers is in the area");
+	return NULL;
 }
 
 static pid_t main_pid;

@@ -2,10 +2,13 @@
 #ifndef _MM_CMA_UTIL_H
 #define _MM_CMA_UTIL_H
 
+#include <asm/posix_types.h>	/* for aio_abi.h; not in the types.h of tools */
 #include <limits.h>
+#include <linux/aio_abi.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include <sys/uio.h>	/* after aio_abi.h, whose RWF_* need __force */
 #include "kselftest.h"
 
 #define KB		1024UL
@@ -57,6 +60,9 @@ size_t mem_bytes(const char *name);
 long pins_held(void);
 /* Wait until it is that many again. */
 bool pins_back_to(long before);
+/* The number that an option of this program has, or exit and say which are right. */
+unsigned long num_option(const char *name, const char *arg, unsigned long lowest,
+			 unsigned long highest);
 /* Shell commands for what has no plain system call: mkfs, mount, modprobe. */
 __printf(1, 2) bool run_cmd(const char *fmt, ...);
 
@@ -99,6 +105,22 @@ struct nullb_conf {
 int nullb_create(const char *dev, const struct nullb_conf *conf);
 void nullb_destroy(const char *dev);
 
+/* Would a pin of that page have to wait? Tried with a device that is open. */
+bool gate_is_closed(int fd, char *page);
+
+/* Pins that last for a known time: those of I/O on a slow device. */
+struct slow_pins {
+	int fd;
+	aio_context_t ctx;
+	unsigned int nr;
+};
+
+/* For up to max pages at a time. */
+bool slow_pins_create(struct slow_pins *pins, unsigned int hold_ms, unsigned int max);
+bool slow_pin(struct slow_pins *pins, char *page);
+/* Wait for their end. */
+void slow_pins_finish(struct slow_pins *pins);
+
 /* Make a file system on a device by the command mkfs and mount it at FS_MNT. */
 bool fs_create(const char *dev, const char *type, const char *mkfs, const char *options);
 
@@ -108,6 +130,8 @@ bool fs_create(const char *dev, const char *type, const char *mkfs, const char *
  */
 
 /* Grow it until only so much regular memory is free. */
+bool ballast_grow(size_t leave);
+/* The same, for memory that is to be populated in the area afterwards. */
 bool ballast_leave_at_most(size_t leave);
 /* Shrink it until so much is free. */
 void ballast_leave_at_least(size_t leave);
@@ -140,6 +164,8 @@ bool pools_fill(struct pool *pools[], unsigned int nr);
 void pool_unmap(struct pool *pool);
 /* How many pages of a part of the pool are in the area? */
 size_t resident_pages(const struct pool *pool, const char *addr, size_t len);
+/* The first page from that offset on that is in the area, or NULL. */
+char *resident_page(const struct pool *pool, size_t offset);
 
 /*
  * Look at the system, and have restore(), which calls system_restore(), bring it

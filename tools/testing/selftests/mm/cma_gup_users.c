@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Those who allocate from CMA, while direct I/O keeps pinning pages of the
+ * area: users of a dma-buf heap, and the administrator who wants gigantic
+ * pages. See cma_load.h for the load.
+ *
+ * The area is the largest unused one, so a test of the one sort is skipped where
+ * it is for the other: boot with cma=256M, or with hugetlb_cma=1G and no cma=.
+ */
+
+#define _GNU_SOURCE
+#include "kselftest_harness.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/dma-heap.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "cma_load.h"
+#include "cma_util.h"
+#include "vm_util.h"
+
+#define HEAPS		"/dev/dma_heap"
+
+#define GIGANTIC_BYTES	(1024 * MB)
+#define GIGANTIC_FILE	"hugepages/hugepages-1048576kB/nr_hugepages"
+#define ALL_NODES	"/sys/kernel/mm"
+#define NODES		"/sys/devices/system/node"
+/* Memory in a large area, enough for the buffers */
+#define SMALL_POOL	(16 * MB)
+
+#define HOLD_MS		3500	/* a pin that outlasts the budget */
+#define BUDGET_MS	300
+#define PROMPT_MS	2000	/* to move pages and to look at a whole area */
+
+#define NR_TRIES	3
+
+/* Of what is allocated from CMA: the default of CONFIG_CMA_ALIGNMENT */
+#define ALIGNMENT	(256 * psize())
+
+static const struct load_spec hot = {
+	.threads = 2,
+	.slots = 32,
+	.segs = 1,
+	.seg_bytes = 4096,
+	.completion_us = 2000,
+};
+
+static void expect_clean(struct __test_metadata *_metadata, const struct result *res,
+			 long pins_before)
+{
+	EXPECT_EQ(res->errors, 0)
+		TH_LOG("short or failed I/O, first result %ld", res->first_error);
+	EXPECT_TRUE(pins_back_to(pins_before))
+		TH_LOG("%ld pins more than before", pins_held() - pins_before);
+	EXPECT_TRUE(area_take())
+		TH_LOG("%s", reason);
+	area_free();
+}
+
+/*
+ * A dma-buf heap: allocate buffers of some size while the area has room for one
+ * more, write to all of them, read back, and release them.
+ */
+
+struct buffer {
+	int fd;
+	__u64 *addr;
+};
+
+struct heap_user {
+	int heap;
+	size_t bytes;
+	unsigned int nr;	/* that could fit into the area */
+	struct buffer *buffers;
+	unsigned int got;
+	unsigned int least;	/* of all tries */
+	unsigned int corrupt;
+};
+
+/* Returns a file descriptor of a dma-buf, or -errno. */
+static int heap_alloc(int heap, size_t bytes)
+{
+	struct dma_heap_allocation_data data = {
+		.len = bytes,
+		.fd_flags = O_RDWR | O_CLOEXEC,
+	};
+
+	return ioctl(heap, DMA_HEAP_IOCTL_ALLOC, &data) ? -errno : (int)data.fd;
+}
+
+static unsigned long area_get(const char *file)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), DEBUGFS_CMA "/%s/%s", area.name, file);
+	return read_num(path);
+}
+
+/*
+ * CMA takes the first range that it can empty. So in the end there can be room
+ * that is not in one piece, or not aligned.
+ */
+static bool area_has_room(size_t bytes)
+{
+	size_t chunk = area_get("maxchunk") * psize();
+
+	return chunk == area_bytes() || chunk >= bytes + ALIGNMENT;
+}
+
+/* The names do not tell which area a heap has: try it. */
+static bool heap_has_area(int heap)
+{
+	int fd = heap_alloc(heap, psize());
+	bool used;
+
+	if (fd < 0)
+		return false;
+	used = area_get("used");
+	close(fd);
+	return used;
+}
+
+static int heap_open(void)
+{
+	struct dirent *entry;
+	int fd = -1;
+	DIR *dir;
+
+	dir = opendir(HEAPS);
+	while (dir && fd < 0 && (entry = readdir(dir))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		fd = openat(dirfd(dir), entry->d_name, O_RDWR | O_CLOEXEC);
+		if (fd >= 0 && !heap_has_area(fd)) {
+			close(fd);
+			fd = -1;
+		}
+	}
+	if (dir)
+		closedir(dir);
+	if (fd < 0)
+		because("no heap in " HEAPS " has the area %s: needs CONFIG_DMABUF_HEAPS_CMA",
+			area.name);
+	return fd;
+}
+
+static __u64 word_of(unsigned int buffer, size_t i)
+{
+	return ((__u64)buffer << 32 | i) * 0x9e3779b97f4a7c15ULL;
+}
+
+static int heap_get_one(struct heap_user *user)
+{
+	unsigned int nr = user->got;
+	struct buffer *b = &user->buffers[nr];
+	size_t i;
+
+	b->fd = heap_alloc(user->heap, user->bytes);
+	if (b->fd < 0)
+		return b->fd;
+	b->addr = mmap(NULL, user->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, b->fd, 0);
+	if (b->addr == MAP_FAILED) {
+		close(b->fd);
+		return -errno;
+	}
+	for (i = 0; i < user->bytes / sizeof(*b->addr); i++)
+		b->addr[i] = word_of(nr, i);
+	user->got++;
+	return 0;
+}
+
+/* With the load still running: whatever goes to a wrong page shows up later. */
+static int heap_take(void *arg)
+{
+	struct heap_user *user = arg;
+	int err = 0;
+
+	while (!err && area_has_room(user->bytes))
+		err = heap_get_one(user);
+	user->least = min_size(user->least, user->got);
+	return err;
+}
+
+static void heap_give(void *arg)
+{
+	struct heap_user *user = arg;
+	unsigned int nr;
+	size_t i;
+
+	for (nr = 0; nr < user->got; nr++) {
+		struct buffer *b = &user->buffers[nr];
+
+		for (i = 0; i < user->bytes / sizeof(*b->addr); i++)
+			if (b->addr[i] != word_of(nr, i)) {
+				user->corrupt++;
+				break;
+			}
+		munmap(b->addr, user->bytes);
+		close(b->fd);
+	}
+	user->got = 0;
+}
+
+struct heap_test {
+	struct heap_user user;
+	struct taker taker;
+	struct pool pool;
+	long pins;
+};
+
+FIXTURE(heap)
+{
+	struct heap_test t;
+};
+
+FIXTURE_VARIANT(heap)
+{
+	size_t mb;	/* of a buffer; 0: the whole area */
+};
+
+/* 1080p, NV12 */
+FIXTURE_VARIANT_ADD(heap, frames_3m)
+{
+	.mb = 3,
+};
+
+FIXTURE_VARIANT_ADD(heap, buffers_16m)
+{
+	.mb = 16,
+};
+
+FIXTURE_VARIANT_ADD(heap, whole_area)
+{
+};
+
+FIXTURE_SETUP(heap)
+{
+	struct heap_test *t = &self->t;
+	struct heap_user *user = &t->user;
+
+	if (area.budget < 0)
+		SKIP(return, NO_BUDGET);
+	user->heap = heap_open();
+	if (user->heap < 0)
+		SKIP(return, "%s", reason);
+	user->bytes = variant->mb ? variant->mb * MB : area_bytes();
+	user->nr = area_bytes() / user->bytes;
+	user->buffers = calloc(user->nr, sizeof(*user->buffers));
+	ASSERT_NE(user->buffers, NULL);
+	t->taker = (struct taker){
+		.take = heap_take,
+		.give = heap_give,
+		.arg = user,
+		.whole = !variant->mb,
+	};
+	ASSERT_TRUE(pool_prepare(&t->pool, POOL_ANON, pool_bytes_for(&hot)))
+		TH_LOG("%s", reason);
+	t->pins = pins_held();
+}
+
+FIXTURE_TEARDOWN_PARENT(heap)
+{
+	system_restore();
+}
+
+static void use_heap(struct __test_metadata *_metadata, struct heap_test *t,
+		     unsigned int budget_ms, struct result *res)
+{
+	struct heap_user *user = &t->user;
+
+	ASSERT_EQ(put_num(budget_file(), budget_ms), 0);
+	user->least = user->nr;
+	ASSERT_TRUE(run_tries(&hot, &t->pool, &t->taker, NR_TRIES, res))
+		TH_LOG("%s", reason);
+	ksft_print_msg("budget %u ms: at least %u buffers of %zu MB in each try\n", budget_ms,
+		       user->least, user->bytes / MB);
+	result_print(res);
+	EXPECT_EQ(user->corrupt, 0);
+	expect_clean(_metadata, res, t->pins);
+}
+
+TEST_F_TIMEOUT(heap, use_all_room, 300)
+{
+	struct result res;
+
+	use_heap(_metadata, &self->t, 0, &res);
+	/* Small buffers can have the luck that no page in the rest is pinned. */
+	if (self->t.taker.whole)
+		EXPECT_LT(res.succeeded, res.tried);
+
+	use_heap(_metadata, &self->t, AMPLE_MS, &res);
+	if (res.resident < MIN_RESIDENT)
+		SKIP(return, "only %u %% of the hot pages were in the area", res.resident);
+	EXPECT_EQ(res.succeeded, res.tried);
+}
+
+/*
+ * Gigantic pages: as many as the area holds, by nr_hugepages.
+ */
+
+struct gigantic {
+	char file[PATH_MAX];
+	unsigned long before;
+	unsigned long wanted;
+};
+
+static int gigantic_take(void *arg)
+{
+	struct gigantic *g = arg;
+	int err = put_num(g->file, g->wanted);
+
+	if (err)
+		return err;
+	return read_num(g->file) == g->wanted ? 0 : -ENOMEM;
+}
+
+static void gigantic_give(void *arg)
+{
+	struct gigantic *g = arg;
+
+	put_num(g->file, g->before);
+}
+
+FIXTURE(hugetlb)
+{
+	struct gigantic gigantic;
+	struct taker taker;
+	struct pool pool;
+	long pins;
+};
+
+FIXTURE_VARIANT(hugetlb)
+{
+	bool of_node;	/* its file, not that of all nodes */
+};
+
+FIXTURE_VARIANT_ADD(hugetlb, all_nodes)
+{
+};
+
+FIXTURE_VARIANT_ADD(hugetlb, one_node)
+{
+	.of_node = true,
+};
+
+static bool gigantic_find(struct gigantic *g, bool of_node)
+{
+	unsigned int node;
+
+	if (sscanf(area.name, "hugetlb%u", &node) != 1)
+		return because("%s is no area for gigantic pages: boot with hugetlb_cma=1G",
+			       area.name);
+	if (of_node)
+		snprintf(g->file, sizeof(g->file), NODES "/node%u/" GIGANTIC_FILE, node);
+	else
+		snprintf(g->file, sizeof(g->file), ALL_NODES "/" GIGANTIC_FILE);
+	if (access(g->file, W_OK))
+		return because("no %s", g->file);
+	g->before = read_num(g->file);
+	g->wanted = g->before + area_bytes() / GIGANTIC_BYTES;
+	return true;
+}
+
+FIXTURE_SETUP(hugetlb)
+{
+	if (area.budget < 0)
+		SKIP(return, NO_BUDGET);
+	if (!gigantic_find(&self->gigantic, variant->of_node))
+		SKIP(return, "%s", reason);
+	self->taker = (struct taker){
+		.take = gigantic_take,
+		.give = gigantic_give,
+		.arg = &self->gigantic,
+		.whole = true,
+	};
+	ASSERT_TRUE(pool_prepare(&self->pool, POOL_ANON, SMALL_POOL))
+		TH_LOG("%s", reason);
+	self->pins = pins_held();
+}
+
+/* The test may have been killed: give back its pages, too. */
+FIXTURE_TEARDOWN_PARENT(hugetlb)
+{
+	gigantic_give(&self->gigantic);
+	system_restore();
+}
+
+TEST_F_TIMEOUT(hugetlb, under_load, 120)
+{
+	struct result res;
+
+	ASSERT_EQ(put_num(budget_file(), 0), 0);
+	ASSERT_TRUE(run_tries(&hot, &self->pool, &self->taker, NR_TRIES, &res))
+		TH_LOG("%s", reason);
+	result_print(&res);
+	EXPECT_LT(res.succeeded, res.tried);
+
+	ASSERT_EQ(put_num(budget_file(), AMPLE_MS), 0);
+	ASSERT_TRUE(run_tries(&hot, &self->pool, &self->taker, NR_TRIES, &res))
+		TH_LOG("%s", reason);
+	result_print(&res);
+	if (res.resident < MIN_RESIDENT)
+		SKIP(return, "only %u %% of the hot pages were in the area", res.resident);
+	EXPECT_EQ(res.succeeded, res.tried);
+	EXPECT_LT(percentile_ms(&res, 100), AMPLE_MS + PROMPT_MS);
+	expect_clean(_metadata, &res, self->pins);
+}
+
+TEST_F_TIMEOUT(hugetlb, pin_outlasts_budget, 60)
+{
+	struct slow_pins slow = { };
+	long long start, ms;
+	char *page;
+	int err;
+
+	ASSERT_EQ(put_num(budget_file(), BUDGET_MS), 0);
+	ASSERT_TRUE(pool_fill(&self->pool) && slow_pins_create(&slow, HOLD_MS, 1))
+		TH_LOG("%s", reason);
+	page = resident_page(&self->pool, 0);
+	ASSERT_TRUE(page && slow_pin(&slow, page))
+		TH_LOG("%s", reason);
+
+	start = now_us();
+	err = gigantic_take(&self->gigantic);
+	ms = (now_us() - start) / USEC_PER_MSEC;
+	ksft_print_msg("with a pin that lasts %d ms: error %d after %lld ms\n", HOLD_MS, err, ms);
+	EXPECT_EQ(err, -ENOMEM);
+	EXPECT_GE(ms, BUDGET_MS);
+	EXPECT_LT(ms, BUDGET_MS + PROMPT_MS);
+
+	slow_pins_finish(&slow);
+	EXPECT_EQ(gigantic_take(&self->gigantic), 0);
+	gigantic_give(&self->gigantic);
+	pool_unmap(&self->pool);
+	EXPECT_TRUE(pins_back_to(self->pins));
+}
+
+int main(int argc, char **argv)
+{
+	if (!system_prepare(system_restore) ||
+	    !ballast_leave_at_most(pool_may_leave(SMALL_POOL))) {
+		ksft_print_header();
+		ksft_exit_skip("%s\n", reason);
+	}
+	return test_harness_run(argc, argv);
+}

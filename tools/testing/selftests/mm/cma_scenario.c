@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * An updater and a camera on a device with little memory. The updater reads an
+ * image by direct I/O, in big chunks and each into memory that it has just
+ * mapped. The camera wants a buffer for a frame from the dma-buf heap of the CMA
+ * area, frame by frame, and gives the oldest one of its queue back for it.
+ */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <linux/dma-heap.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "cma_load.h"
+#include "vm_util.h"
+
+#define CSV_HEADER	"kernel,frame,asked_ms,us,got,no_room\n"
+#define TABLE_HEADER	"kernel,asked,got,late,missed,no_room,worst_ms,mb_per_s\n"
+#define MAX_QUEUE	64
+
+/* Of what is allocated from CMA: the default of CONFIG_CMA_ALIGNMENT */
+#define ALIGNMENT	(256 * psize())
+
+struct frame {
+	long long asked_us;	/* since the first one */
+	long long us;		/* until the heap had answered */
+	bool got;
+	bool no_room;		/* not because of pages that are in use */
+};
+
+/* Shared by the camera and the updater. */
+struct shared {
+	bool go;
+	unsigned int nr;
+	struct frame frames[];
+};
+
+struct scenario {
+	const char *heap;
+	const char *csv;
+	const char *table;
+	const char *kernel;
+	long budget;		/* ms; -1: keep */
+	unsigned int sessions;
+	unsigned int period_us;
+	size_t frame_bytes;
+	unsigned int queue;	/* frames that the camera holds */
+	unsigned int session;	/* frames from opening the camera to closing it */
+	unsigned int pause_ms;	/* from closing it to opening it */
+	size_t old_bytes;	/* other memory of the updater in the area */
+	size_t leave;		/* memory that is free outside of the area */
+	struct load_spec spec;
+	struct shared *shared;
+	pid_t camera;
+};
+
+static void print_help(void)
+{
+	fputs("usage: cma_scenario OPTION...\n"
+	      "A camera allocates frames from a dma-buf heap with the default CMA area while an\n"
+	      "updater reads with O_DIRECT into fresh memory. Needs root, debugfs, null_blk, and\n"
+	      "an area of at least 64 MB, such as by cma=128M.\n"
+	      "  --heap FILE        of the heap (/dev/dma_heap/default_cma_region)\n"
+	      "  --period-us N      time between frames (33333)\n"
+	      "  --frame-bytes N    size of a frame (12441600: 3840 x 2160, NV12)\n"
+	      "  --queue N          frames that the camera holds (8)\n"
+	      "  --session N        frames from opening the camera to closing it (60)\n"
+	      "  --pause-ms N       from closing it to opening it again (500)\n"
+	      "  --sessions N       how often it is opened (12)\n"
+	      "  --threads N        of the updater (4)\n"
+	      "  --chunk-bytes N    that it reads at once (1048576)\n"
+	      "  --completion-us N  time that its device takes for that (40000)\n"
+	      "  --old-mb N         other memory of the updater that is in the area (4)\n"
+	      "  --leave-mb N       of memory outside of the area only so much is free (24)\n"
+	      "  --budget MS|keep   the area's drain_budget_ms, if there is one (keep)\n"
+	      "  --kernel NAME      what to call the kernel (this)\n"
+	      "  --csv FILE         append a row for each frame: " CSV_HEADER
+	      "  --table FILE       append a row for all: " TABLE_HEADER
+	      "A frame is asked for every period, or, if an earlier one took longer, as soon as\n"
+	      "that is answered; its time counts from when it should have been asked for. It is\n"
+	      "late if that is more than a period, and missed if the heap has no memory for it.\n"
+	      "Exit status: 0 measured, 1 error, 4 not possible here.\n", stdout);
+}
+
+/*
+ * The camera
+ */
+
+struct camera {
+	const struct scenario *sc;
+	int heap;
+	int queue[MAX_QUEUE];	/* file descriptors; -1: none */
+};
+
+static int camera_get(const struct camera *cam)
+{
+	struct dma_heap_allocation_data data = {
+		.len = cam->sc->frame_bytes,
+		.fd_flags = O_RDWR | O_CLOEXEC,
+	};
+
+	return ioctl(cam->heap, DMA_HEAP_IOCTL_ALLOC, &data) ? -1 : (int)data.fd;
+}
+
+static void camera_release(int *buffer)
+{
+	if (*buffer >= 0)
+		close(*buffer);
+	*buffer = -1;
+}
+
+static void camera_close(struct camera *cam)
+{
+	unsigned int i;
+
+	for (i = 0; i < cam->sc->queue; i++)
+		camera_release(&cam->queue[i]);
+}
+
+static void wait_until(long long us)
+{
+	long long now;
+
+	while ((now = now_us()) < us)
+		usleep(us - now);
+}
+
+/*
+ * Is there room for a frame in one piece, only with somebody else in it? If not,
+ * the frames that the camera has are spread over the area in a bad way.
+ */
+static bool area_has_room(size_t bytes)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), DEBUGFS_CMA "/%s/maxchunk", area.name);
+	return read_num(path) * psize() >= bytes + ALIGNMENT;
+}
+
+static void camera_frame(const struct camera *cam, int *buffer, long long due_us,
+			 struct frame *frame)
+{
+	/* What was last in this place of the queue has been used by now. */
+	wait_until(due_us - cam->sc->period_us / 2);
+	camera_release(buffer);
+	wait_until(due_us);
+	*buffer = camera_get(cam);
+	frame->us = now_us() - due_us;
+	frame->got = *buffer >= 0;
+	frame->no_room = !frame->got && !area_has_room(cam->sc->frame_bytes);
+}
+
+static void camera_run(const struct scenario *sc)
+{
+	struct camera cam = { .sc = sc, .heap = open(sc->heap, O_RDWR | O_CLOEXEC) };
+	const struct sched_param urgent = { .sched_priority = 10 };
+	struct shared *shared = sc->shared;
+	unsigned int i, session;
+	long long start, due;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* As camera services do. Without, it shares the CPU with the updater. */
+	sched_setscheduler(0, SCHED_FIFO, &urgent);
+	if (cam.heap < 0)
+		_exit(KSFT_SKIP);
+	for (i = 0; i < sc->queue; i++)
+		cam.queue[i] = -1;
+	while (!read_once(shared->go))
+		usleep(1000);
+	start = now_us();
+	due = start;
+	for (session = 0; session < sc->sessions; session++) {
+		for (i = 0; i < sc->session; i++, due += sc->period_us) {
+			struct frame *frame = &shared->frames[shared->nr++];
+
+			frame->asked_us = due - start;
+			camera_frame(&cam, &cam.queue[i % sc->queue], due, frame);
+		}
+		camera_close(&cam);
+		due = now_us() + sc->pause_ms * USEC_PER_MSEC;
+	}
+	_exit(KSFT_PASS);
+}
+
+static bool camera_start(struct scenario *sc)
+{
+	size_t nr = (size_t)sc->sessions * sc->session;
+	size_t bytes = sizeof(*sc->shared) + nr * sizeof(struct frame);
+
+	sc->shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			  MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (sc->shared == MAP_FAILED)
+		return because("out of memory");
+	sc->camera = fork();
+	if (!sc->camera)
+		camera_run(sc);
+	return sc->camera > 0 || because("fork: %s", strerror(errno));
+}
+
+/* For run_tries(): what is tried is a whole run of the camera. */
+static int camera_take(void *arg)
+{
+	struct scenario *sc = arg;
+	int status;
+
+	write_once(sc->shared->go, true);
+	if (waitpid(sc->camera, &status, 0) < 0)
+		return -errno;
+	return status ? -EIO : 0;
+}
+
+static void camera_give(void *arg)
+{
+}
+
+/*
+ * Everybody else on the device, who leaves little memory. A process of its own:
+ * run_tries() would make room if it could.
+ */
+
+static void others_run(size_t leave, int ready)
+{
+	bool ok = ballast_leave_at_most(leave);
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (write(ready, ok ? "" : reason, sizeof(reason)) < 0)
+		_exit(KSFT_FAIL);
+	pause();
+	_exit(KSFT_PASS);
+}
+
+static bool others_start(const struct scenario *sc)
+{
+	char said[sizeof(reason)];
+	int ready[2];
+	pid_t pid;
+
+	if (pipe(ready))
+		return because("pipe: %s", strerror(errno));
+	pid = fork();
+	if (!pid)
+		others_run(sc->leave, ready[1]);
+	close(ready[1]);
+	if (pid < 0 || read(ready[0], said, sizeof(said)) != sizeof(said))
+		return because("cannot use up memory");
+	return !said[0] || because("%s", said);
+}
+
+/*
+ * The rest
+ */
+
+static bool run(struct scenario *sc, struct result *res)
+{
+	const struct taker camera = {
+		.take = camera_take,
+		.give = camera_give,
+		.arg = sc,
+	};
+	struct pool pool;
+
+	if (sc->budget >= 0 && area.budget >= 0 && put_num(budget_file(), sc->budget))
+		return because("cannot set the budget to %ld ms", sc->budget);
+	if (!others_start(sc) || !pool_prepare(&pool, POOL_ANON, sc->old_bytes) ||
+	    !camera_start(sc) ||
+	    !run_tries(&sc->spec, &pool, &camera, 1, res))
+		return false;
+	if (!res->succeeded)
+		return because("no heap %s: needs CONFIG_DMABUF_HEAPS_CMA", sc->heap);
+	if (res->errors)
+		return because("%lu reads failed, the first with %ld", res->errors,
+			       res->first_error);
+	return true;
+}
+
+static FILE *open_table(const char *path, const char *header)
+{
+	FILE *f = fopen(path, "a");
+
+	if (f && !ftell(f))
+		fputs(header, f);
+	return f;
+}
+
+static bool write_frames(const struct scenario *sc)
+{
+	FILE *f = open_table(sc->csv, CSV_HEADER);
+	unsigned int i;
+
+	for (i = 0; f && i < sc->shared->nr; i++) {
+		const struct frame *frame = &sc->shared->frames[i];
+
+		fprintf(f, "%s,%u,%.1f,%lld,%d,%d\n", sc->kernel, i,
+			(double)frame->asked_us / USEC_PER_MSEC, frame->us, frame->got,
+			frame->no_room);
+	}
+	return f && !fclose(f);
+}
+
+static bool write_summary(const struct scenario *sc, const struct result *res)
+{
+	unsigned int i, got = 0, late = 0, no_room = 0;
+	FILE *f = stdout;
+	long long worst = 0;
+
+	for (i = 0; i < sc->shared->nr; i++) {
+		const struct frame *frame = &sc->shared->frames[i];
+
+		got += frame->got;
+		no_room += frame->no_room;
+		late += frame->got && frame->us > sc->period_us;
+		if (frame->us > worst)
+			worst = frame->us;
+	}
+	if (sc->table)
+		f = open_table(sc->table, TABLE_HEADER);
+	if (!f)
+		return false;
+	fprintf(f, "%s,%u,%u,%u,%u,%u,%.1f,%.1f\n", sc->kernel, i, got, late, i - got, no_room,
+		(double)worst / USEC_PER_MSEC,
+		result_iops(res) * sc->spec.seg_bytes / MB);
+	return f == stdout || !fclose(f);
+}
+
+static void parse(int argc, char **argv, struct scenario *sc)
+{
+	enum {
+		HEAP, SESSIONS, PERIOD_US, FRAME_BYTES, QUEUE, SESSION, PAUSE_MS, THREADS,
+		CHUNK_BYTES, COMPLETION_US, OLD_MB, LEAVE_MB, BUDGET, KERNEL, CSV, TABLE,
+	};
+	static const struct option options[] = {
+		[HEAP] = { "heap", required_argument },
+		[SESSIONS] = { "sessions", required_argument },
+		[PERIOD_US] = { "period-us", required_argument },
+		[FRAME_BYTES] = { "frame-bytes", required_argument },
+		[QUEUE] = { "queue", required_argument },
+		[SESSION] = { "session", required_argument },
+		[PAUSE_MS] = { "pause-ms", required_argument },
+		[THREADS] = { "threads", required_argument },
+		[CHUNK_BYTES] = { "chunk-bytes", required_argument },
+		[COMPLETION_US] = { "completion-us", required_argument },
+		[OLD_MB] = { "old-mb", required_argument },
+		[LEAVE_MB] = { "leave-mb", required_argument },
+		[BUDGET] = { "budget", required_argument },
+		[KERNEL] = { "kernel", required_argument },
+		[CSV] = { "csv", required_argument },
+		[TABLE] = { "table", required_argument },
+		{ },
+	};
+	struct load_spec *spec = &sc->spec;
+	int i, opt;
+
+	while ((opt = getopt_long(argc, argv, "", options, &i)) != -1) {
+		if (opt)
+			exit(KSFT_FAIL);
+		switch (i) {
+		case HEAP:
+			sc->heap = optarg;
+			break;
+		case SESSIONS:
+			sc->sessions = num_option("sessions", optarg, 1, 10000);
+			break;
+		case PERIOD_US:
+			sc->period_us = num_option("period-us", optarg, 1000, 1000000);
+			break;
+		case FRAME_BYTES:
+			sc->frame_bytes = num_option("frame-bytes", optarg, 1, LONG_MAX);
+			break;
+		case QUEUE:
+			sc->queue = num_option("queue", optarg, 1, MAX_QUEUE);
+			break;
+		case SESSION:
+			sc->session = num_option("session", optarg, 1, 10000);
+			break;
+		case PAUSE_MS:
+			sc->pause_ms = num_option("pause-ms", optarg, 0, 60000);
+			break;
+		case THREADS:
+			spec->threads = num_option("threads", optarg, 1, 256);
+			break;
+		case CHUNK_BYTES:
+			spec->seg_bytes = num_option("chunk-bytes", optarg, 512, 64 * MB);
+			break;
+		case COMPLETION_US:
+			/* null_blk gives up on a request after 5 s. */
+			spec->completion_us = num_option("completion-us", optarg, 1, 4000000);
+			break;
+		case OLD_MB:
+			sc->old_bytes = num_option("old-mb", optarg, 2, 4096) * MB;
+			break;
+		case LEAVE_MB:
+			sc->leave = num_option("leave-mb", optarg, 8, 4096) * MB;
+			break;
+		case BUDGET:
+			sc->budget = -1;
+			if (strcmp(optarg, "keep"))
+				sc->budget = num_option("budget", optarg, 0, INT_MAX);
+			break;
+		case KERNEL:
+			sc->kernel = optarg;
+			break;
+		case CSV:
+			sc->csv = optarg;
+			break;
+		case TABLE:
+			sc->table = optarg;
+			break;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "cma_scenario: %s: not an option; see --help\n", argv[optind]);
+		exit(KSFT_FAIL);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static struct scenario sc = {
+		.heap = "/dev/dma_heap/default_cma_region",
+		.kernel = "this",
+		.budget = -1,
+		.sessions = 12,
+		.period_us = 33333,
+		.frame_bytes = 3840 * 2160 * 3 / 2,
+		.queue = 8,
+		.session = 60,
+		.pause_ms = 500,
+		.old_bytes = 4 * MB,
+		.leave = 24 * MB,
+		.spec = {
+			.threads = 4,
+			.slots = 1,
+			.segs = 1,
+			.seg_bytes = MB,
+			.completion_us = 40000,
+			.fresh = true,
+		},
+	};
+	static struct result res;
+
+	if (argc > 1 && !strcmp(argv[1], "--help")) {
+		print_help();
+		return KSFT_PASS;
+	}
+	parse(argc, argv, &sc);
+	if (!system_prepare(system_restore)) {
+		fprintf(stderr, "cma_scenario: %s\n", reason);
+		return KSFT_SKIP;
+	}
+	if (!run(&sc, &res) || (sc.csv && !write_frames(&sc)) || !write_summary(&sc, &res)) {
+		fprintf(stderr, "cma_scenario: %s\n", reason);
+		return KSFT_FAIL;
+	}
+	return KSFT_PASS;
+}
