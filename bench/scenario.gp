@@ -28,6 +28,7 @@ set grid lc rgb "#dddddd" lt 1 lw 0.5
 set logscale y
 set yrange [1:20000]
 set ytics (1, 10, "33" period, 100, 1000, "missed" missed)
+set xlabel "s"
 set ylabel "ms until the frame was there"
 set key above
 
@@ -41,7 +42,6 @@ do for [type in "png svg"] {
 	set multiplot layout 2,1
 	do for [kernel in "unpatched patched"] {
 		set title "frames of the camera, " . kernel . " kernel"
-		set xlabel kernel eq "patched" ? "s" : ""
 		plot period with lines lc rgb "#888888" dt 2 notitle, \
 			dir . "/frames.csv" every ::1 using ($3 / 1000):(in_time(kernel)) \
 				with points pt 7 ps 0.5 lc rgb "#0072b2" title "in time", \

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
+#include <linux/dma-heap.h>
 #include <mm/gup_test.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -66,6 +67,8 @@ struct bench {
 	long budget;		/* ms; -1: keep */
 	unsigned int tries;
 	size_t alloc_bytes;	/* 0: the area */
+	int heap;		/* to allocate from, or -1 */
+	int dmabuf;
 	unsigned int retries;
 	unsigned int retry_ms;
 	unsigned int watch_ms;	/* instead of one allocation */
@@ -95,6 +98,8 @@ static void print_help(void)
 	      "  --writer           also write to a file, by the page cache\n"
 	      "  --apart            keep the load off the last CPU, where the allocator runs\n"
 	      "  --alloc-bytes N    how much to allocate (all of the area)\n"
+	      "  --heap FILE        allocate from this dma-buf heap of the area, such as\n"
+	      "                     /dev/dma_heap/default_cma_region, and not through debugfs\n"
 	      "  --retries N        up to N more times (0) ...\n"
 	      "  --retry-ms N       ... after so many ms (100)\n"
 	      "  --watch-ms N       allocate nothing, watch the I/O for so long\n"
@@ -199,28 +204,52 @@ static unsigned long alloc_pages(const struct bench *b)
 	return b->alloc_bytes ? b->alloc_bytes / psize() : area.count;
 }
 
-static int watch(const struct bench *b)
+static int take_once(struct bench *b)
+{
+	struct dma_heap_allocation_data data = {
+		.len = alloc_pages(b) * psize(),
+		.fd_flags = O_RDWR | O_CLOEXEC,
+	};
+
+	if (b->heap < 0)
+		return area_put(&area, "alloc", alloc_pages(b));
+	if (ioctl(b->heap, DMA_HEAP_IOCTL_ALLOC, &data))
+		return -errno;
+	b->dmabuf = data.fd;
+	return 0;
+}
+
+static void give_back(struct bench *b)
+{
+	if (b->heap < 0)
+		area_put(&area, "free", alloc_pages(b));
+	else if (b->dmabuf >= 0)
+		close(b->dmabuf);
+	b->dmabuf = -1;
+}
+
+static int watch(struct bench *b)
 {
 	long long end = now_us() + b->watch_ms * USEC_PER_MSEC;
 
 	if (!b->churn)
 		return usleep(b->watch_ms * 1000);
 	while (now_us() < end)
-		if (!area_put(&area, "alloc", alloc_pages(b)))
-			area_put(&area, "free", alloc_pages(b));
+		if (!take_once(b))
+			give_back(b);
 	return 0;
 }
 
 static int take(void *arg)
 {
-	const struct bench *b = arg;
+	struct bench *b = arg;
 	unsigned int retry;
 	int err;
 
 	if (b->watch_ms)
 		return watch(b);
 	for (retry = 0; ; retry++) {
-		err = area_put(&area, "alloc", alloc_pages(b));
+		err = take_once(b);
 		if (!err || retry == b->retries)
 			return err;
 		usleep(b->retry_ms * 1000);
@@ -231,7 +260,7 @@ static void give(void *arg)
 {
 	struct bench *b = arg;
 
-	area_put(&area, "free", alloc_pages(b));
+	give_back(b);
 	if (b->waits)
 		read_trace(" us=", see_wait, &b->waited);
 }
@@ -249,7 +278,7 @@ static void parse(int argc, char **argv, struct bench *b)
 {
 	enum {
 		THREADS, SLOTS, IO_BYTES, COMPLETION_US, FRESH, IDLE, WRITER, LEAVE_MB, APART,
-		ALLOC_BYTES, RETRIES, RETRY_MS, WATCH_MS, CHURN, TRIES, BUDGET, ATTRIBUTE,
+		ALLOC_BYTES, HEAP, RETRIES, RETRY_MS, WATCH_MS, CHURN, TRIES, BUDGET, ATTRIBUTE,
 		WAITS, PIN_COST, KERNEL, NAME, CSV, SAMPLES,
 	};
 	static const struct option options[] = {
@@ -263,6 +292,7 @@ static void parse(int argc, char **argv, struct bench *b)
 		[LEAVE_MB] = { "leave-mb", required_argument },
 		[APART] = { "apart", no_argument },
 		[ALLOC_BYTES] = { "alloc-bytes", required_argument },
+		[HEAP] = { "heap", required_argument },
 		[RETRIES] = { "retries", required_argument },
 		[RETRY_MS] = { "retry-ms", required_argument },
 		[WATCH_MS] = { "watch-ms", required_argument },
@@ -316,6 +346,13 @@ static void parse(int argc, char **argv, struct bench *b)
 		case ALLOC_BYTES:
 			b->alloc_bytes = num_option("alloc-bytes", optarg, psize(), LONG_MAX);
 			break;
+		case HEAP:
+			b->heap = open(optarg, O_RDWR | O_CLOEXEC);
+			if (b->heap >= 0)
+				break;
+			fprintf(stderr, "cma_gup_bench: cannot open %s: %s\n", optarg,
+				strerror(errno));
+			exit(KSFT_SKIP);
 		case RETRIES:
 			b->retries = num_option("retries", optarg, 0, 1000);
 			break;
@@ -676,6 +713,8 @@ int main(int argc, char **argv)
 		.kernel = "this",
 		.name = "load",
 		.budget = -1,
+		.heap = -1,
+		.dmabuf = -1,
 		.tries = 10,
 		.retry_ms = 100,
 		.spec = {

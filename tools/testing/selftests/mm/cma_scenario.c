@@ -231,10 +231,10 @@ static void camera_give(void *arg)
 
 static void others_run(size_t leave, int ready)
 {
-	bool ok = ballast_leave_at_most(leave);
-
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (write(ready, ok ? "" : reason, sizeof(reason)) < 0)
+	if (ballast_leave_at_most(leave))
+		reason[0] = '\0';
+	if (write(ready, reason, sizeof(reason)) != sizeof(reason))
 		_exit(KSFT_FAIL);
 	pause();
 	_exit(KSFT_PASS);
@@ -288,7 +288,9 @@ static FILE *open_table(const char *path, const char *header)
 {
 	FILE *f = fopen(path, "a");
 
-	if (f && !ftell(f))
+	if (!f)
+		because("cannot write to %s: %s", path, strerror(errno));
+	else if (!ftell(f))
 		fputs(header, f);
 	return f;
 }
