@@ -51,6 +51,8 @@ guest()
 	BEAT_LOG=$dir/log with_heartbeat "  $(date +%H:%M:%S)" boot "$image" "$dir" "${@:4}" \
 		-- scripts/guest-bench "$BUILD/selftests/cma_gup_bench" "$kernel" "$dir/loads" ||
 		die "the measurement failed: see $dir/log"
+	[[ ! -e $dir/failed ]] ||
+		say "note: not measured, see $dir/log: $(tr '\n' ' ' <"$dir/failed")"
 }
 
 # boot KERNEL DIR OPTION... PROGRAM ARG...

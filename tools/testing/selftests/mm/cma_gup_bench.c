@@ -59,6 +59,22 @@ static const char * const culprit_names[] = {
 	[UNKNOWN] = "fail_unknown",
 };
 
+/*
+ * A writer in the background, whose pages are dirty, under writeback, and have
+ * buffer heads
+ */
+
+#define WRITER_DEV	NULLB_PREFIX "writer"
+#define WRITER_BYTES	(16 * MB)
+#define WRITER_LEAD_US	50000	/* so long it writes before the allocation */
+
+struct writer {
+	pthread_t thread;
+	int fd;
+	bool busy;		/* while there is an allocation */
+	bool stop;
+};
+
 struct bench {
 	const char *csv;
 	const char *samples;
@@ -73,7 +89,7 @@ struct bench {
 	unsigned int retry_ms;
 	unsigned int watch_ms;	/* instead of one allocation */
 	bool churn;
-	bool writer;
+	struct writer *writer;	/* in the background, or NULL */
 	bool attribute;
 	bool waits;
 	bool pin_cost;
@@ -248,6 +264,10 @@ static int take(void *arg)
 
 	if (b->watch_ms)
 		return watch(b);
+	if (b->writer) {
+		write_once(b->writer->busy, true);
+		usleep(WRITER_LEAD_US);
+	}
 	for (retry = 0; ; retry++) {
 		err = take_once(b);
 		if (!err || retry == b->retries)
@@ -260,6 +280,8 @@ static void give(void *arg)
 {
 	struct bench *b = arg;
 
+	if (b->writer)
+		write_once(b->writer->busy, false);
 	give_back(b);
 	if (b->waits)
 		read_trace(" us=", see_wait, &b->waited);
@@ -309,6 +331,7 @@ static void parse(int argc, char **argv, struct bench *b)
 		{ },
 	};
 	struct load_spec *spec = &b->spec;
+	static struct writer writer;
 	int i, opt;
 
 	while ((opt = getopt_long(argc, argv, "", options, &i)) != -1) {
@@ -335,7 +358,7 @@ static void parse(int argc, char **argv, struct bench *b)
 			spec->idle = true;
 			break;
 		case WRITER:
-			b->writer = true;
+			b->writer = &writer;
 			break;
 		case LEAVE_MB:
 			spec->leave = num_option("leave-mb", optarg, 8, 4096) * MB;
@@ -404,20 +427,6 @@ static void parse(int argc, char **argv, struct bench *b)
 		spec->slots = 1;
 }
 
-/*
- * A writer in the background, whose pages are dirty, under writeback, and have
- * buffer heads
- */
-
-#define WRITER_DEV	NULLB_PREFIX "writer"
-#define WRITER_BYTES	(16 * MB)
-
-struct writer {
-	pthread_t thread;
-	int fd;
-	bool stop;
-};
-
 static void *writer_run(void *arg)
 {
 	static char chunk[256 * KB];
@@ -425,6 +434,10 @@ static void *writer_run(void *arg)
 	off_t at = 0;
 
 	while (!read_once(w->stop)) {
+		if (!read_once(w->busy)) {
+			usleep(1000);
+			continue;
+		}
 		if (pwrite(w->fd, chunk, sizeof(chunk), at % WRITER_BYTES) < 0)
 			break;
 		at += sizeof(chunk);
@@ -466,15 +479,14 @@ static void writer_stop(struct writer *w)
 static bool measure_tries(struct bench *b, struct pool *pool, const struct taker *taker,
 			  struct result *res)
 {
-	struct writer writer = { };
 	bool ok;
 
 	if (!pool_prepare(pool, POOL_ANON, pool_bytes_for(&b->spec)) ||
-	    (b->writer && !writer_start(&writer)))
+	    (b->writer && !writer_start(b->writer)))
 		return false;
 	ok = run_tries(&b->spec, pool, taker, b->tries, res);
 	if (b->writer)
-		writer_stop(&writer);
+		writer_stop(b->writer);
 	return ok;
 }
 
