@@ -37,9 +37,9 @@ loads()
 # guest ROUND KERNEL GUEST BOOT-OPTION...: run the loads for that
 guest()
 {
-	local dir=$out/$1-$2-$3 image=$2 kernel=$2 retry=''
+	local kernel=$2 dir=$out/$1-$2-$3 image=$2 retry=''
 
-	case $2 in
+	case $kernel in
 	unpatched) image=base ;;
 	retry) image=base retry=$RETRY ;;
 	patched) image=series ;;
@@ -55,13 +55,13 @@ guest()
 		say "note: not measured, see $dir/log: $(tr '\n' ' ' <"$dir/failed")"
 }
 
-# boot KERNEL DIR OPTION... PROGRAM ARG...
+# boot IMAGE DIR OPTION... -- PROGRAM ARG...
 boot()
 {
 	"$REPO/scripts/vm.sh" --kernel "$1" --out "$2" --timeout 3000 "${@:3}" >"$2/log" 2>&1
 }
 
-# count ROUND KERNEL NAME CMA: instructions of a pin
+# count KERNEL IMAGE SUFFIX CMA: instructions of a pin; SUFFIX for the names
 count()
 {
 	local dir=$out/count-$1-$3 image=$2

@@ -472,19 +472,28 @@ static void colliding_keys(struct kunit *test)
 	expect_timed_out(test, other);
 }
 
+static struct waiter **start_waiters(struct kunit *test, struct page *block,
+				     unsigned int nr)
+{
+	struct waiter **w;
+	unsigned int i;
+
+	w = kunit_kcalloc(test, nr, sizeof(*w), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, w);
+	for (i = 0; i < nr; i++)
+		w[i] = start_waiter(test, block, LONG_WAIT);
+	msleep(WATCH_MS);
+	return w;
+}
+
 #define STORM_THREADS	200
 
 static void storm_on_one_block(struct kunit *test)
 {
 	struct page *block = gated_block(test);
-	struct waiter **w;
+	struct waiter **w = start_waiters(test, block, STORM_THREADS);
 	int i;
 
-	w = kunit_kcalloc(test, STORM_THREADS, sizeof(*w), GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, w);
-	for (i = 0; i < STORM_THREADS; i++)
-		w[i] = start_waiter(test, block, LONG_WAIT);
-	msleep(WATCH_MS);
 	for (i = 0; i < STORM_THREADS; i++)
 		expect_asleep(test, w[i]);
 	pin_gate_open(block);
@@ -496,16 +505,11 @@ static void storm_on_one_block(struct kunit *test)
 static u64 open_ns_per_waiter(struct kunit *test, unsigned int nr)
 {
 	struct page *block = gated_block(test);
-	struct waiter **w;
+	struct waiter **w = start_waiters(test, block, nr);
 	ktime_t start;
 	u64 ns;
 	int i;
 
-	w = kunit_kcalloc(test, nr, sizeof(*w), GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, w);
-	for (i = 0; i < nr; i++)
-		w[i] = start_waiter(test, block, LONG_WAIT);
-	msleep(WATCH_MS);
 	start = ktime_get();
 	pin_gate_open(block);
 	ns = ktime_to_ns(ktime_sub(ktime_get(), start));
