@@ -9,7 +9,7 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-BUILT=(kernel-'*' selftests series rfc results test vm-'*' accel '*.log' '*.tmp' work.'*')
+BUILT=(kernel-'*' selftests series rfc results test bench bench-quick scenario vm-'*' accel '*.log' '*.tmp' work.'*')
 FETCHED=(tree tree.origin tree.stamp base apt linux-source-'*'.deb lock)
 
 remove()

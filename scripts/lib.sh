@@ -126,7 +126,7 @@ checkpatch()
 # quiet_log DIR: nothing in the guest's kernel log that a developer must look at
 quiet_log()
 {
-	! grep -n -E 'WARNING: |BUG: |INFO: (task|rcu)|Oops|UBSAN|possible (circular|recursive)' \
+	! grep -n -E 'WARNING: |BUG[: ]|INFO: (task|rcu|trying)|Oops|UBSAN|DEBUG_LOCKS_WARN|corruption' \
 		"$1/console.log"
 }
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # The long tests, for about DURATION seconds: half of it pinners are killed at
-# random while they wait, half of it allocations keep pinners waiting. Ends with
-# an account of what is different afterwards.
+# random while they wait, half of it allocations keep pinners waiting, with an
+# account of what is different afterwards. Then somebody holds a pin for 30 s.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -23,10 +23,25 @@ stress()
 		scripts/guest-stress "$BUILD/selftests/cma_gup_stress"
 }
 
+owner()
+{
+	"$REPO/scripts/vm.sh" --kernel series --out "$OUT-owner" --append cma=256M --timeout 600 -- \
+		env CMA_GUP_CYCLE_OWNER_MS=30000 "$BUILD/selftests/cma_gup_cycle" -f owner
+}
+
+# run NAME TEXT: one of these, in a guest that must not have anything to say
+run()
+{
+	local out=$OUT
+
+	[[ $1 == stress ]] || out+=-$1
+	with_heartbeat "$2" "$1" || die "the test failed: see above, and $out/console.log"
+	quiet_log "$out" || die "the kernel warned: see $out/console.log"
+}
+
 lock
 "$REPO/scripts/packages.sh" tree build selftests vm
 "$REPO/scripts/kernel.sh" build series
 "$REPO/scripts/selftests.sh"
-with_heartbeat "stress on the patched kernel for about $DURATION s" stress ||
-	die "the stress test failed: see above, and $OUT/console.log"
-quiet_log "$OUT" || die "the kernel warned: see $OUT/console.log"
+run stress "stress on the patched kernel for about $DURATION s"
+run owner "a pin of 30 s"

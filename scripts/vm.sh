@@ -110,13 +110,14 @@ done >>"$out/cmd"
 echo >>"$out/cmd"
 
 [[ -n $count ]] && accel=count || accel=$(accel)
+# erms has the kernel clear and copy by the byte, which TCG emulates one by one.
 case $accel in
 count)
-	cpu=(-accel "tcg,thread=single" -icount "shift=0,sleep=off" -cpu max)
+	cpu=(-accel "tcg,thread=single" -icount "shift=0,sleep=off" -cpu "max,-erms,-fsrm")
 	smp=1
 	;;
 kvm) cpu=(-accel kvm -cpu host) ;;
-tcg) cpu=(-accel "tcg,thread=multi" -cpu max) ;;
+tcg) cpu=(-accel "tcg,thread=multi" -cpu "max,-erms,-fsrm") ;;
 esac
 if [[ -n $shell ]]; then
 	say "booting ($accel); exit ends the guest, Ctrl-A X kills it"

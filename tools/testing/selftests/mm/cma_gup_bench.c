@@ -16,7 +16,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "cma_load.h"
 #include "vm_util.h"
@@ -109,6 +108,7 @@ static void print_help(void)
 	      "  --io-bytes N       of each I/O (4096)\n"
 	      "  --completion-us N  time that the device takes (2000)\n"
 	      "  --fresh            a new buffer for each I/O; one I/O in flight per thread\n"
+	      "  --touch            write to fresh buffers before the I/O\n"
 	      "  --idle             have the buffers, but no I/O\n"
 	      "  --leave-mb N       of memory outside of the area only so much is free\n"
 	      "  --writer           also write to a file, by the page cache\n"
@@ -299,9 +299,9 @@ static const char *parse_name(const char *name, const char *arg)
 static void parse(int argc, char **argv, struct bench *b)
 {
 	enum {
-		THREADS, SLOTS, IO_BYTES, COMPLETION_US, FRESH, IDLE, WRITER, LEAVE_MB, APART,
-		ALLOC_BYTES, HEAP, RETRIES, RETRY_MS, WATCH_MS, CHURN, TRIES, BUDGET, ATTRIBUTE,
-		WAITS, PIN_COST, KERNEL, NAME, CSV, SAMPLES,
+		THREADS, SLOTS, IO_BYTES, COMPLETION_US, FRESH, TOUCH, IDLE, WRITER, LEAVE_MB,
+		APART, ALLOC_BYTES, HEAP, RETRIES, RETRY_MS, WATCH_MS, CHURN, TRIES, BUDGET,
+		ATTRIBUTE, WAITS, PIN_COST, KERNEL, NAME, CSV, SAMPLES,
 	};
 	static const struct option options[] = {
 		[THREADS] = { "threads", required_argument },
@@ -309,6 +309,7 @@ static void parse(int argc, char **argv, struct bench *b)
 		[IO_BYTES] = { "io-bytes", required_argument },
 		[COMPLETION_US] = { "completion-us", required_argument },
 		[FRESH] = { "fresh", no_argument },
+		[TOUCH] = { "touch", no_argument },
 		[IDLE] = { "idle", no_argument },
 		[WRITER] = { "writer", no_argument },
 		[LEAVE_MB] = { "leave-mb", required_argument },
@@ -353,6 +354,9 @@ static void parse(int argc, char **argv, struct bench *b)
 			break;
 		case FRESH:
 			spec->fresh = true;
+			break;
+		case TOUCH:
+			spec->touch = true;
 			break;
 		case IDLE:
 			spec->idle = true;
@@ -529,20 +533,14 @@ static bool measure(struct bench *b, struct result *res)
 	return measure_tries(b, &pool, &taker, res);
 }
 
-/* Append at once what was printed to a buffer; the header before if the file is new. */
 static bool append(const char *path, const char *header, const char *rows)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0644);
-	struct stat st;
-	bool ok;
+	FILE *f = csv_open(path, header);
 
-	if (fd < 0)
-		return because("cannot open %s: %s", path, strerror(errno));
-	ok = (!fstat(fd, &st) && st.st_size) ||
-	     write(fd, header, strlen(header)) == (ssize_t)strlen(header);
-	ok = ok && write(fd, rows, strlen(rows)) == (ssize_t)strlen(rows);
-	close(fd);
-	return ok || because("cannot write to %s: %s", path, strerror(errno));
+	if (!f)
+		return false;
+	fputs(rows, f);
+	return csv_close(f, path);
 }
 
 static const char *budget_name(void)
@@ -640,7 +638,7 @@ struct pin_cost {
 
 static const struct pin_cost pin_costs[] = {
 	{ "fast-1", PIN_FAST_BENCHMARK, 1, 16 * MB },
-	{ "fast-512", PIN_FAST_BENCHMARK, 512, 16 * MB },
+	{ "fast-512", PIN_FAST_BENCHMARK, 512, 256 * MB },
 	{ "fast-thp-512", PIN_FAST_BENCHMARK, 512, 512 * MB, .thp = true },
 	{ "slow-1", PIN_BASIC_TEST, 1, 8 * MB },
 	{ "slow-fault-1", PIN_FAST_BENCHMARK, 1, 2 * MB, .fault = true },

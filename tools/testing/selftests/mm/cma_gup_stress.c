@@ -40,7 +40,7 @@
 #define MIN_AREA	(16 * MB)
 #define ALLOCATORS	2		/* per area */
 #define HOT_BYTES	(2 * MB)	/* per area */
-#define HOT_PAGES	8		/* of these, far from each other */
+#define HOT_PAGES	4		/* of these, far from each other */
 #define GROUP		16		/* pinners, that is threads, per process */
 #define MAX_GROUPS	16
 #define MAX_SEGS	4
@@ -50,6 +50,7 @@
 #define REAP_MS		10000		/* a process without pins to wait for ends */
 #define MEM_SLACK	(16 * MB)	/* of free memory, which others use as well */
 #define ALLOC_MS	30000		/* the longest without a success */
+#define IDLE_MS		120000		/* the longest without anybody who waits */
 
 /* How long an allocation waits for pins; some pins last longer than some of these. */
 static const unsigned int budgets_ms[] = { 100, 300, 1000, 3000 };
@@ -806,8 +807,8 @@ static bool kill_many(struct storm *s, unsigned int waiters, struct kills *k)
 			return false;
 		if (k->waiters > before)
 			progress = now_us();
-		if (now_us() - progress > ALLOC_MS * USEC_PER_MSEC)
-			return because("for %d ms nobody has waited", ALLOC_MS);
+		if (now_us() - progress > IDLE_MS * USEC_PER_MSEC)
+			return because("for %d ms nobody has waited", IDLE_MS);
 	}
 	return true;
 }

@@ -208,6 +208,8 @@ static void *worker_run_fresh(void *arg)
 			continue;
 		}
 		write_once(slot->iov->iov_base, buf);
+		if (load->spec->touch)
+			madvise(buf, len, MADV_POPULATE_WRITE);
 		res = pread(load->fd, buf, len, slot->id * len);
 		write_once(slot->iov->iov_base, NULL);
 		munmap(buf, len);

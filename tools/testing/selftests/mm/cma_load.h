@@ -19,7 +19,8 @@
  * wait for it. Buffers leave the area with the allocation, so the load is
  * stopped after each try and starts over with new buffers.
  *
- * With fresh buffers each I/O maps its buffer, reads into it and unmaps it.
+ * With fresh buffers each I/O maps its buffer, reads into it and unmaps it. Its
+ * pages come into being when GUP faults them in, or before if they are touched.
  */
 struct load_spec {
 	unsigned int threads;
@@ -30,6 +31,7 @@ struct load_spec {
 	bool write;
 	bool verify;			/* write, read back, compare */
 	bool fresh;
+	bool touch;			/* write to fresh buffers first */
 	bool idle;			/* have the buffers, but no I/O */
 	bool apart;			/* leave the last CPU to the allocator */
 	size_t leave;			/* if not 0: so much regular memory is free */

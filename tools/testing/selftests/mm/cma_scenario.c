@@ -284,20 +284,9 @@ static bool run(struct scenario *sc, struct result *res)
 	return true;
 }
 
-static FILE *open_table(const char *path, const char *header)
-{
-	FILE *f = fopen(path, "a");
-
-	if (!f)
-		because("cannot write to %s: %s", path, strerror(errno));
-	else if (!ftell(f))
-		fputs(header, f);
-	return f;
-}
-
 static bool write_frames(const struct scenario *sc)
 {
-	FILE *f = open_table(sc->csv, CSV_HEADER);
+	FILE *f = csv_open(sc->csv, CSV_HEADER);
 	unsigned int i;
 
 	for (i = 0; f && i < sc->shared->nr; i++) {
@@ -307,7 +296,7 @@ static bool write_frames(const struct scenario *sc)
 			(double)frame->asked_us / USEC_PER_MSEC, frame->us, frame->got,
 			frame->no_room);
 	}
-	return f && !fclose(f);
+	return f && csv_close(f, sc->csv);
 }
 
 static bool write_summary(const struct scenario *sc, const struct result *res)
@@ -326,13 +315,13 @@ static bool write_summary(const struct scenario *sc, const struct result *res)
 			worst = frame->us;
 	}
 	if (sc->table)
-		f = open_table(sc->table, TABLE_HEADER);
+		f = csv_open(sc->table, TABLE_HEADER);
 	if (!f)
 		return false;
 	fprintf(f, "%s,%u,%u,%u,%u,%u,%.1f,%.1f\n", sc->kernel, i, got, late, i - got, no_room,
 		(double)worst / USEC_PER_MSEC,
 		result_iops(res) * sc->spec.seg_bytes / MB);
-	return f == stdout || !fclose(f);
+	return f == stdout || csv_close(f, sc->table);
 }
 
 static void parse(int argc, char **argv, struct scenario *sc)

@@ -52,6 +52,28 @@ __printf(1, 2) bool because(const char *fmt, ...)
 	return false;
 }
 
+FILE *csv_open(const char *path, const char *header)
+{
+	FILE *f = fopen(path, "a");
+
+	if (!f) {
+		because("cannot open %s: %s", path, strerror(errno));
+		return NULL;
+	}
+	/* Where a stream that appends is before it has written, is up to libc. */
+	fseek(f, 0, SEEK_END);
+	if (!ftell(f))
+		fputs(header, f);
+	return f;
+}
+
+bool csv_close(FILE *f, const char *path)
+{
+	bool bad = ferror(f);
+
+	return (!fclose(f) && !bad) || because("cannot write to %s", path);
+}
+
 long long now_us(void)
 {
 	struct timespec ts;

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <linux/aio_abi.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stddef.h>
 #include <sys/types.h>
 #include <sys/uio.h>	/* after aio_abi.h, whose RWF_* need __force */
@@ -48,6 +49,11 @@ static inline size_t max_size(size_t a, size_t b)
 extern char reason[512];
 /* Set it; returns false. */
 __printf(1, 2) bool because(const char *fmt, ...);
+
+/* Open a table to append rows to; a new one gets the header first. */
+FILE *csv_open(const char *path, const char *header);
+/* Both say in the reason what went wrong. */
+bool csv_close(FILE *f, const char *path);
 
 long long now_us(void);
 /* Write to a file of the kernel. Both return 0 or -errno. */
