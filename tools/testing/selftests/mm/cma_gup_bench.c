@@ -67,6 +67,8 @@ static const char * const culprit_names[] = {
 #define WRITER_BYTES	(16 * MB)
 #define WRITER_LEAD_US	50000	/* so long it writes before the allocation */
 
+static char chunk[256 * KB];
+
 struct writer {
 	pthread_t thread;
 	int fd;
@@ -433,7 +435,6 @@ static void parse(int argc, char **argv, struct bench *b)
 
 static void *writer_run(void *arg)
 {
-	static char chunk[256 * KB];
 	struct writer *w = arg;
 	off_t at = 0;
 
@@ -449,6 +450,21 @@ static void *writer_run(void *arg)
 			fdatasync(w->fd);
 	}
 	return NULL;
+}
+
+/* Once, so that the file system allocates nothing for it later. */
+static bool writer_fill(int fd)
+{
+	off_t at;
+
+	for (at = 0; at < WRITER_BYTES; at += sizeof(chunk))
+		if (pwrite(fd, chunk, sizeof(chunk), at) != sizeof(chunk))
+			return because("cannot write to a file: %s", strerror(errno));
+	if (fsync(fd))
+		return because("fsync: %s", strerror(errno));
+	/* The pages that are written to again shall be new ones. */
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	return true;
 }
 
 static bool writer_start(struct writer *w)
@@ -469,8 +485,9 @@ static bool writer_start(struct writer *w)
 	w->fd = open(FS_MNT "/written", O_CREAT | O_RDWR, 0600);
 	if (w->fd < 0)
 		return because("cannot create a file: %s", strerror(errno));
-	return !pthread_create(&w->thread, NULL, writer_run, w) ||
-	       because("cannot start a thread");
+	return writer_fill(w->fd) &&
+	       (!pthread_create(&w->thread, NULL, writer_run, w) ||
+		because("cannot start a thread"));
 }
 
 /* The file system's own buffers do not go away, and must not be in the area. */
