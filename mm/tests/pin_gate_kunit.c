@@ -675,6 +675,8 @@ static void overlapping_isolators(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, isolate(second, end), -EBUSY);
 	KUNIT_EXPECT_EQ(test, isolate(first, end), -EBUSY);
+	KUNIT_EXPECT_EQ(test, alloc_contig_range(first, end, ACR_FLAGS_NONE,
+						 GFP_KERNEL), -EBUSY);
 	KUNIT_EXPECT_FALSE(test, get_pageblock_isolate(pfn_to_page(first)));
 	KUNIT_EXPECT_TRUE(test, get_pageblock_isolate(page));
 	KUNIT_EXPECT_TRUE(test, page_pin_gated(page));

@@ -26,6 +26,7 @@
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -35,6 +36,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #include "local_config.h_gen"
@@ -86,7 +88,8 @@ static const struct {
 	[FS_XFS] = { "xfs", "mkfs.xfs -q -f", "noatime,lazytime", 320 * MB },
 	/* To checksum what it writes, btrfs would copy it first. */
 	[FS_BTRFS] = { "btrfs", "mkfs.btrfs -q -f", "noatime,nodatasum", 128 * MB },
-	[FS_VFAT] = { "vfat", "mkfs.vfat", "noatime", 64 * MB },
+	/* With clusters of several pages, so that some are mapped already. */
+	[FS_VFAT] = { "vfat", "mkfs.vfat -s 64", "noatime", 64 * MB },
 };
 
 struct target {
@@ -1408,6 +1411,117 @@ TEST_F(atomic, write)
 	EXPECT_TRUE(io_matches(&g->io, 2));
 	expect_no_self_wait(_metadata, &self->before);
 	target_close(&g->target);
+}
+
+/*
+ * A process that is killed at the gate, when most of its write is under way:
+ * what it has not overwritten stays as it was.
+ */
+
+#define KILLED_SEGS	100
+#define OLD_DATA	1
+#define NEW_DATA	2
+
+FIXTURE(killed)
+{
+	struct counters before;
+	size_t bytes;
+	char *data;
+};
+
+FIXTURE_VARIANT(killed)
+{
+	enum fs_kind fs;
+	const char *path;
+};
+
+FIXTURE_VARIANT_ADD(killed, bdev) { .fs = FS_NONE, .path = "/dev/" LOAD_DEV };
+FIXTURE_VARIANT_ADD(killed, ext4) { .fs = FS_EXT4, .path = FS_MNT "/data0" };
+FIXTURE_VARIANT_ADD(killed, xfs) { .fs = FS_XFS, .path = FS_MNT "/data0" };
+FIXTURE_VARIANT_ADD(killed, vfat) { .fs = FS_VFAT, .path = FS_MNT "/data0" };
+
+FIXTURE_SETUP(killed)
+{
+	if (!test_prepare())
+		SKIP(return, "%s", reason);
+	self->bytes = KILLED_SEGS * psize();
+	self->data = mmap(NULL, self->bytes, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(self->data, MAP_FAILED);
+	counters_read(&self->before);
+}
+
+FIXTURE_TEARDOWN_PARENT(killed)
+{
+	system_restore();
+}
+
+/* Returns only if it does not come to wait. */
+static void killed_writer(enum fs_kind fs)
+{
+	struct gated *g = calloc(1, sizeof(*g));
+
+	if (!g)
+		return;
+	g->target.fs = fs;
+	if (!gated_create(g, KILLED_SEGS, HOLD_MS)) {
+		ksft_print_msg("%s\n", reason);
+		return;
+	}
+	io_fill(&g->io, OLD_DATA);
+	gated_io(g, true, 0);
+	if (!gated_start(g)) {
+		ksft_print_msg("%s\n", reason);
+		return;
+	}
+	io_fill(&g->io, NEW_DATA);
+	gated_io(g, true, 0);
+}
+
+static bool page_has(const __u64 *p, __u64 seed, unsigned int seg)
+{
+	__u64 val = pattern(seed, seg);
+	size_t i;
+
+	for (i = 0; i < psize() / sizeof(*p); i++)
+		if (p[i] != val + i)
+			return false;
+	return true;
+}
+
+TEST_F(killed, overwrite)
+{
+	int status, fd, nr_old = 0;
+	unsigned int seg;
+	pid_t pid;
+
+	pid = fork();
+	if (!pid) {
+		killed_writer(variant->fs);
+		_exit(1);
+	}
+	ASSERT_GT(pid, 0);
+	while (vm_counter("pin_gate_wait") == self->before.waits &&
+	       !waitpid(pid, &status, WNOHANG))
+		usleep(1000);
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	ASSERT_GT(vm_counter("pin_gate_wait"), self->before.waits);
+
+	fd = open(variant->path, O_RDONLY | O_DIRECT);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(pread(fd, self->data, self->bytes, 0), (ssize_t)self->bytes);
+	close(fd);
+	for (seg = 0; seg < KILLED_SEGS; seg++) {
+		const __u64 *page = (__u64 *)(self->data + seg * psize());
+		bool old = page_has(page, OLD_DATA, seg);
+
+		nr_old += old;
+		EXPECT_TRUE(old || page_has(page, NEW_DATA, seg))
+			TH_LOG("page %u begins with %llx", seg, page[0]);
+	}
+	ksft_print_msg("%d of %d pages have their old data\n", nr_old, KILLED_SEGS);
+	EXPECT_TRUE(pins_back_to(self->before.pins));
 }
 
 /*

@@ -46,7 +46,6 @@
 #define MAX_SEGS	4
 
 #define BOUND_MS	1000		/* the longest that one call of GUP waits */
-#define SLACK_MS	1000		/* what a busy, slow machine takes longer */
 #define REAP_MS		10000		/* a process without pins to wait for ends */
 #define MEM_SLACK	(16 * MB)	/* of free memory, which others use as well */
 #define ALLOC_MS	30000		/* the longest without a success */
@@ -80,6 +79,18 @@ static unsigned int nr_seconds(void)
 static unsigned int nr_waiters(void)
 {
 	return from_env("CMA_GUP_STRESS_WAITERS", 300);
+}
+
+/* With fault injection, some I/Os fail; and some files cannot be opened. */
+static bool errors_expected(void)
+{
+	return from_env("CMA_GUP_STRESS_ERRORS", 0);
+}
+
+/* By how much a busy, slow machine is late. */
+static unsigned int slack_ms(void)
+{
+	return from_env("CMA_GUP_STRESS_SLACK_MS", 1000);
 }
 
 static void raise_to(long long *us, long long to)
@@ -223,7 +234,9 @@ static long uring_io(struct io_context *ctx, const struct iovec *iov, unsigned i
 	sqe->fd = ctx->fd;
 	sqe->addr = (uintptr_t)iov;
 	sqe->len = segs;
-	ret = io_uring_submit(&ctx->ring);
+	do
+		ret = io_uring_submit(&ctx->ring);
+	while (ret == -EAGAIN);		/* no memory for the request: still queued */
 	if (ret < 0)
 		return ret;
 	ret = io_uring_wait_cqe(&ctx->ring, &cqe);
@@ -277,7 +290,7 @@ static bool kinds_available(void)
 /* How long one I/O of this kind may take. */
 static long long kind_limit_us(const struct kind *kind)
 {
-	return (kind->bounds * BOUND_MS + SLACK_MS) * USEC_PER_MSEC +
+	return (kind->bounds * BOUND_MS + slack_ms()) * USEC_PER_MSEC +
 	       devs[kind->dev].completion_us;
 }
 
@@ -287,9 +300,10 @@ struct pinner {
 	const struct kind *kind;
 	unsigned int seed;
 	unsigned long completed;
+	unsigned long failed;	/* as expected */
 	long long longest_us;
 	long long progress;	/* when the last I/O completed, or it started */
-	long error;		/* result of the first I/O that failed */
+	long error;		/* result of the first I/O that failed otherwise */
 };
 
 struct group {
@@ -339,6 +353,14 @@ static char *hot_page(struct storm *s, unsigned int *seed)
 	return s->pools[nr / HOT_PAGES].addr + nr % HOT_PAGES * (HOT_BYTES / HOT_PAGES);
 }
 
+static void pinner_failed(struct pinner *p, long err)
+{
+	if (errors_expected() && (err == -ENOMEM || err == -EIO || err == -EAGAIN))
+		p->failed++;
+	else
+		p->error = err;
+}
+
 static void pinner_io(struct pinner *p, struct io_context *ctx)
 {
 	unsigned int segs = p->kind->segs, i;
@@ -354,7 +376,7 @@ static void pinner_io(struct pinner *p, struct io_context *ctx)
 	ret = p->kind->io(ctx, iov, segs);
 	now = now_us();
 	if (ret != (long)(segs * psize())) {
-		p->error = ret < 0 ? ret : -EIO;
+		pinner_failed(p, ret < 0 ? ret : -EIO);
 		return;
 	}
 	raise_to(&p->longest_us, now - start);
@@ -461,7 +483,8 @@ static int allocator_try(struct allocator *al)
 		return err;
 	usleep(rand_r(&al->seed) % 5000);
 	pthread_mutex_lock(refill);
-	area_put(a, "free", a->count);
+	while (area_put(a, "free", a->count) && errors_expected())
+		;
 	allocator_refill(&al->storm->pools[al->area]);
 	pthread_mutex_unlock(refill);
 	return 0;
@@ -846,7 +869,7 @@ TEST_F_TIMEOUT(storm, kill, TIMEOUT_S)
 static void expect_progress(struct __test_metadata *_metadata, struct storm *s,
 			    const struct kind *kind, long long stopped)
 {
-	unsigned long completed = 0, least = ULONG_MAX;
+	unsigned long completed = 0, failed = 0, least = ULONG_MAX;
 	long long longest_us = 0;
 	unsigned int i, j;
 
@@ -861,6 +884,7 @@ static void expect_progress(struct __test_metadata *_metadata, struct storm *s,
 			EXPECT_EQ(p->error, 0)
 				TH_LOG("%s: failed", kind->name);
 			completed += p->completed;
+			failed += p->failed;
 			least = min_size(least, p->completed);
 			raise_to(&longest_us, p->longest_us);
 			/* One that does not come to an end does not count itself. */
@@ -870,6 +894,8 @@ static void expect_progress(struct __test_metadata *_metadata, struct storm *s,
 	ksft_print_msg("%s: %lu I/Os, at least %lu each, the slowest in %.1f ms of %.1f\n",
 		       kind->name, completed, least, (double)longest_us / USEC_PER_MSEC,
 		       (double)kind_limit_us(kind) / USEC_PER_MSEC);
+	if (errors_expected())
+		ksft_print_msg("%s: %lu failed\n", kind->name, failed);
 	EXPECT_GT(least, 0);
 	EXPECT_LT(longest_us, kind_limit_us(kind));
 }
@@ -917,6 +943,8 @@ static void print_help(void)
 	      "       run the tests; -h lists the harness's options. In the environment:\n"
 	      "       CMA_GUP_STRESS_WAITERS  how many pinners are killed while they wait (300)\n"
 	      "       CMA_GUP_STRESS_SECONDS  how long the test of starvation takes (20)\n"
+	      "       CMA_GUP_STRESS_SLACK_MS by how much a busy, slow machine is late (1000)\n"
+	      "       CMA_GUP_STRESS_ERRORS   1: fault injection makes some of the I/O fail (0)\n"
 	      "       More than one area makes it a better test, e.g. cma=96M numa_cma=0:64M.\n",
 	      stdout);
 }
