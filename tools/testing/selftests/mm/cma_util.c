@@ -763,9 +763,11 @@ static void restore_at_exit(void)
 		restore_all();
 }
 
-static void exit_on_signal(int sig)
+/* Not all of this may be called here, but to leave it undone would be worse. */
+static void restore_on_signal(int sig)
 {
-	exit(KSFT_FAIL);
+	restore_at_exit();
+	_exit(KSFT_FAIL);
 }
 
 bool system_prepare(void (*restore)(void))
@@ -778,9 +780,9 @@ bool system_prepare(void (*restore)(void))
 	main_pid = getpid();
 	restore_all = restore;
 	atexit(restore_at_exit);
-	signal(SIGHUP, exit_on_signal);
-	signal(SIGINT, exit_on_signal);
-	signal(SIGTERM, exit_on_signal);
+	signal(SIGHUP, restore_on_signal);
+	signal(SIGINT, restore_on_signal);
+	signal(SIGTERM, restore_on_signal);
 	system_restore();
 	return true;
 }
