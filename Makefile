@@ -4,30 +4,36 @@
 
 export KSRC JOBS MEM SMP ACCEL BUILD DURATION V SIGNOFF SINCE
 
-VARIABLES := KSRC JOBS MEM SMP ACCEL BUILD DURATION V SIGNOFF SINCE
+VARIABLES := KSRC JOBS MEM SMP ACCEL BUILD ARCH DURATION V SIGNOFF SINCE
 unknown := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$(filter-out $(VARIABLES),$v))))
 ifneq ($(unknown),)
 $(error $(unknown): not a variable of this makefile. Right ones: $(VARIABLES))
 endif
 
-.PHONY: help run compare test tree refresh series lint config shell verify fio stress bench \
-	bench-quick scenario docs rfc clean distclean
+ARCH := x86_64
+ifeq ($(filter x86_64 arm64,$(ARCH)),)
+$(error ARCH=$(ARCH) is not known. Right values: x86_64, arm64)
+endif
+
+.PHONY: help run compare test tree refresh series lint config shell verify fio stress debug \
+	matrix static bench bench-quick scenario docs rfc clean distclean
 .NOTPARALLEL:
 
 help:		## this list
-	@awk -F'[:#]+' '/^[a-z-]+:.*##/ { printf "  make %-11s %s\n", $$1, $$3 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F'[:#]+' '/^[a-z-]+:.*##/ { printf "  make %-13s %s\n", $$1, $$3 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo '  KSRC=DIR        base: your own Linux 7.3 tree, copied once, never written to'
 	@echo '  BUILD=DIR       where everything is made (build)'
 	@echo '  JOBS=N          compilers at once (one per CPU)'
 	@echo '  MEM=768M SMP=2  size of the guest'
 	@echo '  ACCEL=kvm|tcg   how QEMU runs it (found out)'
+	@echo '  ARCH=arm64      run: KUnit and cma_gup_pin, emulated (x86_64: as described above)'
 	@echo '  DURATION=600    fio, stress: seconds'
 	@echo '  V=2 SINCE=REF   rfc: number of the version; commit or tag here that the last was sent from'
 	@echo '  SIGNOFF="Name <mail>"  rfc: who sends, and signs'
 
 run:		## boot the patched kernel, allocate under direct I/O with waiting off and on
-	@scripts/run.sh run
+	@scripts/$(if $(filter arm64,$(ARCH)),arm64.sh,run.sh run)
 
 compare:	## the same, and on the unpatched base too
 	@scripts/run.sh compare
@@ -65,7 +71,16 @@ fio:		## fio as the load, for DURATION seconds
 stress:		## waiters killed at random, allocators back to back, for DURATION seconds
 	@scripts/stress.sh
 
-bench:		## unpatched, retry, FOLL_LONGTERM and patched, measured in turn: tables, plots
+debug:		## the tests on a kernel with lockdep, KASAN and other checks, which "test" ends with
+	@scripts/test.sh debug
+
+matrix:		## what the series touches, built in many configurations; resumable
+	@scripts/matrix.sh
+
+static:		## what sparse, Coccinelle and GCC's analyzer say about the series only
+	@scripts/static.sh
+
+bench:		## unpatched, retry, FOLL_LONGTERM and patched, measured in turn (tables, plots)
 	@scripts/bench.sh full
 
 bench-quick:	## the same in one short round

@@ -6,7 +6,10 @@
 #   kernel.sh config|build base    the base without the series, configs/lean
 #   kernel.sh build longterm       that with bench/foll-longterm.patch
 #   kernel.sh config|build series  BUILD/tree, configs/lean and configs/series
-#   kernel.sh config|build NAME    BUILD/tree, those two and configs/NAME
+#   kernel.sh config|build arm64   BUILD/tree for arm64, configs/arm64 and configs/series
+#   kernel.sh config|build base-A-B, series-A-B, arm64-A-B
+#                                  those with configs/A and configs/B on top,
+#                                  which can also take back what is below them
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -16,27 +19,38 @@ export KBUILD_BUILD_USER=cma-gup-pin KBUILD_BUILD_HOST=localhost LOCALVERSION=
 
 [[ $# -eq 2 && $1 =~ ^(config|build)$ ]] || die "usage: kernel.sh config|build NAME"
 name=$2
+IFS=- read -ra parts <<<"$name"
 out=$BUILD/kernel-$name
 log=$out.log
 src=$TREE
 fragments=("$REPO/configs/lean")
-case $name in
+cc=gcc
+image=arch/x86/boot/bzImage
+case ${parts[0]} in
 base) src=$BUILD/base ;;
+series) fragments+=("$REPO/configs/series") ;;
+arm64)
+	fragments=("$REPO/configs/arm64" "$REPO/configs/series")
+	export ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-
+	cc=${CROSS_COMPILE}gcc
+	image=arch/arm64/boot/Image
+	;;
 longterm)
 	src=$BUILD/base
 	copy=$out
 	out=$BUILD/kernel-base
 	log=$out.log
 	;;
-series) fragments+=("$REPO/configs/series") ;;
-*) fragments+=("$REPO/configs/series" "$REPO/configs/$name") ;;
+*) die "no kernel called $name: they begin with base, series, arm64 or longterm" ;;
 esac
+for part in "${parts[@]:1}"; do
+	fragments+=("$REPO/configs/$part")
+done
 for file in "${fragments[@]}"; do
 	[[ -r $file ]] || die "no kernel called $name: there is no $file"
 done
 
-cc=gcc
-! command -v ccache >/dev/null || cc='ccache gcc'
+! command -v ccache >/dev/null || cc="ccache $cc"
 
 kmake()
 {
@@ -60,12 +74,21 @@ base_worktree()
 	tgit worktree move "$tmp" "$src"
 }
 
-# missing_options: lines of the fragments that the .config did not take
+# wanted_options: the lines of the fragments, but for those that a later one takes back
+wanted_options()
+{
+	cat "${fragments[@]}" | awk '
+		/^CONFIG_/ { wanted[substr($1, 1, index($1, "=") - 1)] = $0 }
+		/^# CONFIG_.* is not set/ { wanted[$2] = $0 }
+		END { for (option in wanted) print wanted[option] }' | sort
+}
+
+# missing_options: wanted ones that the .config did not take
 missing_options()
 {
 	local line option
 
-	grep -h '^CONFIG_\|^# CONFIG_.* is not set' "${fragments[@]}" | while read -r line; do
+	wanted_options | while read -r line; do
 		grep -qxF "$line" "$out/.config" && continue
 		option=$(grep -o 'CONFIG_[A-Z0-9a-z_]*' <<<"$line")
 		# "is not set" also holds for an option that cannot be set at all
@@ -104,7 +127,7 @@ build_id()
 	{
 		git -C "$src" rev-parse 'HEAD^{tree}'
 		cat "${fragments[@]}"
-		gcc --version
+		$cc --version
 	} | hash_id
 }
 
@@ -126,7 +149,7 @@ build()
 # which then gets its own file back
 build_longterm()
 {
-	local patch=$REPO/bench/foll-longterm.patch image=arch/x86/boot/bzImage id
+	local patch=$REPO/bench/foll-longterm.patch id
 
 	build
 	id=$(cat "$out/image.id" "$patch" | hash_id)
@@ -146,7 +169,7 @@ build_longterm()
 
 build_image()
 {
-	kmake bzImage >"$log" 2>&1
+	kmake "${image##*/}" >"$log" 2>&1
 }
 
 lock

@@ -16,13 +16,17 @@ declare -A PACKAGES=(
 	[docs]='python3-sphinx python3-yaml perl'
 	[lint]='shellcheck codespell perl git'
 	[bench]='gnuplot-nox python3'
+	[arm64]='qemu-system-arm gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap'
+	[matrix]='gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf gcc-powerpc64le-linux-gnu gcc-riscv64-linux-gnu
+		gcc-s390x-linux-gnu clang-19 lld-19 llvm-19'
+	[static]='sparse coccinelle ocaml-nox ocaml-findlib'
 	[verify]='spin gcc libc6-dev'
 )
 
 wanted=()
 for group in "$@"; do
 	[[ -n ${PACKAGES[$group]:-} ]] || die "no package group $group; there are: ${!PACKAGES[*]}"
-	read -ra list <<<"${PACKAGES[$group]}"
+	read -d '' -ra list <<<"${PACKAGES[$group]}" || :
 	wanted+=("${list[@]}")
 done
 

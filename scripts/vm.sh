@@ -7,7 +7,8 @@
 #   vm.sh --kernel KERNEL --out DIR [OPTION]... -- CMD [ARG]...
 #   vm.sh --kernel KERNEL --out DIR [OPTION]... --shell
 #
-#   --kernel KERNEL      the path of a bzImage, or NAME for BUILD/kernel-NAME
+#   --kernel KERNEL      the path of a bzImage, or NAME for BUILD/kernel-NAME; arm64
+#                        has as its root what scripts/arm64.sh made
 #   --out DIR            below BUILD if it has no slash
 #   --mem 768M --smp 2   size of the guest
 #   --append "cma=256M"  more boot parameters
@@ -55,11 +56,19 @@ while [[ $# -gt 0 ]]; do
 	esac
 done
 [[ -n $kernel && -n $out && ( -n $shell || $# -gt 0 ) ]] || usage
-[[ $kernel == */* ]] || kernel=$BUILD/kernel-$kernel/arch/x86/boot/bzImage
+# erms has the kernel clear and copy by the byte, which TCG emulates one by one.
+qemu=(qemu-system-x86_64)
+package=qemu-system-x86 image=arch/x86/boot/bzImage root=/ model='max,-erms,-fsrm' console=ttyS0 tty=ttyS1
+if [[ $kernel == arm64* ]]; then
+	# This machine has no second serial port of its own.
+	qemu=(qemu-system-aarch64 -M virt -device 'pci-serial,chardev=serial1')
+	package=qemu-system-arm image=arch/arm64/boot/Image root=$BUILD/arm64-root model=max console=ttyAMA0 tty=ttyS0
+	ACCEL=tcg
+fi
+[[ $kernel == */* ]] || kernel=$BUILD/kernel-$kernel/$image
 [[ $out == */* ]] || out=$BUILD/$out
 [[ -r $kernel ]] || die "no kernel at $kernel"
-command -v qemu-system-x86_64 >/dev/null ||
-	die "no qemu-system-x86_64 here: as root, apt-get install qemu-system-x86"
+command -v "${qemu[0]}" >/dev/null || die "no ${qemu[0]} here: as root, apt-get install $package"
 
 # accel: print kvm or tcg. A /dev/kvm that opens can still hang the guest, so
 # only a guest that got through its boot (to the panic for want of a root)
@@ -102,6 +111,7 @@ last_lines()
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd -P)
+mkdir -p "$root$out"
 rm -f "$out/status" "$out/cmd" "$out/console.log"
 printf 'exec' >"$out/cmd"
 for arg in "$@"; do
@@ -110,14 +120,13 @@ done >>"$out/cmd"
 echo >>"$out/cmd"
 
 [[ -n $count ]] && accel=count || accel=$(accel)
-# erms has the kernel clear and copy by the byte, which TCG emulates one by one.
 case $accel in
 count)
-	cpu=(-accel "tcg,thread=single" -icount "shift=0,sleep=off" -cpu "max,-erms,-fsrm")
+	cpu=(-accel "tcg,thread=single" -icount "shift=0,sleep=off" -cpu "$model")
 	smp=1
 	;;
 kvm) cpu=(-accel kvm -cpu host) ;;
-tcg) cpu=(-accel "tcg,thread=multi" -cpu "max,-erms,-fsrm") ;;
+tcg) cpu=(-accel "tcg,thread=multi" -cpu "$model") ;;
 esac
 if [[ -n $shell ]]; then
 	say "booting ($accel); exit ends the guest, Ctrl-A X kills it"
@@ -137,17 +146,17 @@ read -ra extra_args <<<"$extra"
 boot()
 {
 	status=0
-	"${limit[@]}" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
+	"${limit[@]}" "${qemu[@]}" -nodefaults -no-user-config -display none -no-reboot \
 		"${cpu[@]}" -m "$mem" -smp "$smp" \
-		-fsdev "local,id=root,path=/,readonly=on,$share" \
+		-fsdev "local,id=root,path=$root,readonly=on,$share" \
 		-device virtio-9p-pci,fsdev=root,mount_tag=/dev/root \
 		-fsdev "local,id=out,path=${out//,/,,},$share" \
 		-device virtio-9p-pci,fsdev=out,mount_tag=vmout \
 		-serial "file:$out/console.log" -serial "$cmdport" \
 		-kernel "$kernel" \
-		-append "console=ttyS0 panic=-1 oops=panic kunit.autorun=0 root=/dev/root rootfstype=9p \
+		-append "console=$console panic=-1 oops=panic kunit.autorun=0 root=/dev/root rootfstype=9p \
 rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose,access=any ro \
-init=$REPO/scripts/guest-init vm_repo=$REPO vm_build=$BUILD vm_out=$out $append" \
+init=$REPO/scripts/guest-init vm_repo=$REPO vm_build=$BUILD vm_out=$out vm_tty=$tty $append" \
 		${extra_args[@]+"${extra_args[@]}"} || status=$?
 }
 
