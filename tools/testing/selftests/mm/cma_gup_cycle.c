@@ -727,18 +727,18 @@ static unsigned int owner_ms(void)
 	return ms ? atoi(ms) : 4000;
 }
 
+/* The child opens the file: to close it, the parent would have to wait for the server. */
 static pid_t owner_start(char *page)
 {
-	int fd = open(FUSE_FILE, O_RDWR | O_DIRECT | O_CLOEXEC);
-	pid_t pid = fd < 0 ? -1 : fork();
+	pid_t pid = fork();
+	int fd;
 
 	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (setresuid(65534, 65534, 65534))
+		fd = open(FUSE_FILE, O_RDWR | O_DIRECT);
+		if (setresuid(65534, 65534, 65534) || prctl(PR_SET_PDEATHSIG, SIGKILL))
 			_exit(KSFT_FAIL);
 		_exit(pwrite(fd, page, psize(), 0) == psize() ? KSFT_PASS : KSFT_FAIL);
 	}
-	close(fd);
 	return pid;
 }
 
@@ -793,7 +793,8 @@ TEST_F_TIMEOUT(owner, pinners, 120)
 	pid_t owner;
 	char *page;
 
-	server->stall_ms = owner_ms();
+	/* The last allocation ends before this does. */
+	server->stall_ms = owner_ms() + 2 * PROMPT_MS;
 	page = scene_pick(s, &s->buf, MB);
 	ASSERT_TRUE(page && !put_num(budget_file(), variant->budget_ms))
 		TH_LOG("%s", reason);
@@ -801,8 +802,9 @@ TEST_F_TIMEOUT(owner, pinners, 120)
 	page = s->rw + (page - s->buf.addr);
 	owner = owner_start(page);
 	ASSERT_GT(owner, 0);
-	while (!read_once(server->io_since))
+	while (!read_once(server->io_since) && now_us() < end)
 		usleep(1000);
+	ASSERT_NE(read_once(server->io_since), 0);
 
 	for (i = 0; i < ARRAY_SIZE(p); i++)
 		ASSERT_TRUE(pinner_start(&p[i], s, page));

@@ -2,7 +2,8 @@
 /*
  * CMA allocations back to back, on all areas at once, while direct I/O of
  * several kinds pins pages of these areas: until every pinner had to wait many
- * times, and with pinners that are killed while they wait.
+ * times, with pinners that are killed while they wait, and amid whatever else
+ * maps and moves pages.
  *
  * All pinners use the same few pages, the hot ones. Some hold their pins for
  * so long that an allocation may have to give up; then the next one closes the
@@ -33,6 +34,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <tools/include/io_uring/mini_liburing.h>
+#include "cma_churn.h"
 #include "cma_util.h"
 #include "vm_util.h"
 
@@ -69,7 +71,7 @@ static unsigned int from_env(const char *name, unsigned int preset)
 	return val > 0 ? val : preset;
 }
 
-/* For how long the test of starvation runs. */
+/* For how long the tests of starvation and of churn run, each. */
 static unsigned int nr_seconds(void)
 {
 	return from_env("CMA_GUP_STRESS_SECONDS", 20);
@@ -85,6 +87,18 @@ static unsigned int nr_waiters(void)
 static bool errors_expected(void)
 {
 	return from_env("CMA_GUP_STRESS_ERRORS", 0);
+}
+
+/*
+ * Only in threads that can bear it: pinners and allocators. What fails there, and
+ * how often, is set in debugfs by whoever runs this, with task-filter.
+ */
+#define MAKE_IT_FAIL	"/proc/thread-self/make-it-fail"
+
+static void errors_begin(void)
+{
+	if (errors_expected())
+		put_num(MAKE_IT_FAIL, 1);
 }
 
 /* By how much a busy, slow machine is late. */
@@ -161,6 +175,7 @@ static void stress_exit(void)
 
 	for (i = 0; i < 200 && *test_group && !kill(-*test_group, SIGKILL); i++)
 		usleep(10000);
+	churn_restore();
 	areas_restore();
 }
 
@@ -346,8 +361,9 @@ struct storm {
 	unsigned long drains;
 };
 
-static char *hot_page(struct storm *s, unsigned int *seed)
+static char *hot_page(void *arg, unsigned int *seed)
 {
+	struct storm *s = arg;
 	unsigned int nr = rand_r(seed) % (nr_areas * HOT_PAGES);
 
 	return s->pools[nr / HOT_PAGES].addr + nr % HOT_PAGES * (HOT_BYTES / HOT_PAGES);
@@ -391,6 +407,7 @@ static void *pinner_run(void *arg)
 
 	if (p->kind->start)
 		p->error = p->kind->start(&ctx);
+	errors_begin();
 	while (!p->error && !read_once(p->storm->shared->stop)) {
 		pinner_io(p, &ctx);
 		usleep(rand_r(&p->seed) % p->storm->think_us);
@@ -496,6 +513,7 @@ static void *allocator_run(void *arg)
 	struct allocator *al = arg;
 	int err;
 
+	errors_begin();
 	while (!read_once(al->storm->shared->stop)) {
 		err = allocator_try(al);
 		now = now_us();
@@ -527,6 +545,7 @@ static size_t mem_free(void)
 static bool storm_open_devices(struct storm *s)
 {
 	struct nullb_conf conf = { .bytes = MB, .depth = 512 };
+	char path[PATH_MAX];
 	unsigned int i;
 
 	for (i = 0; i < NR_DEVS; i++) {
@@ -534,6 +553,9 @@ static bool storm_open_devices(struct storm *s)
 		s->fds[i] = nullb_create(devs[i].name, &conf);
 		if (s->fds[i] < 0)
 			return false;
+		/* For fail_make_request; if it is not there, the other errors are. */
+		snprintf(path, sizeof(path), "/sys/block/%s/make-it-fail", devs[i].name);
+		put_num(path, errors_expected());
 	}
 	return true;
 }
@@ -753,6 +775,8 @@ FIXTURE_SETUP(storm)
 		SKIP(return, NO_BUDGET);
 	if (!kinds_available())
 		SKIP(return, "%s", reason);
+	if (errors_expected() && access(MAKE_IT_FAIL, W_OK))
+		SKIP(return, "no " MAKE_IT_FAIL ": needs CONFIG_FAULT_INJECTION");
 	*test_group = getpgrp();
 	srand(getpid());
 	ASSERT_TRUE(storm_create(&self->s))
@@ -762,6 +786,7 @@ FIXTURE_SETUP(storm)
 FIXTURE_TEARDOWN_PARENT(storm)
 {
 	*test_group = 0;
+	churn_restore();
 	areas_restore();
 }
 
@@ -865,11 +890,24 @@ TEST_F_TIMEOUT(storm, kill, TIMEOUT_S)
 	expect_all_back(_metadata, s);
 }
 
+/* Did an error come through that was injected? Then the others were tested, too. */
+static void expect_errors(struct __test_metadata *_metadata, const struct storm *s)
+{
+	unsigned long failed = 0;
+	unsigned int i, j;
+
+	for (i = 0; i < MAX_GROUPS; i++)
+		for (j = 0; j < s->shared->groups[i].nr; j++)
+			failed += s->shared->groups[i].pinners[j].failed;
+	ksft_print_msg("%lu I/Os failed as intended\n", failed);
+	EXPECT_GT(failed, 0);
+}
+
 /* The pinners of a kind: did each of them get on, all the time? */
 static void expect_progress(struct __test_metadata *_metadata, struct storm *s,
 			    const struct kind *kind, long long stopped)
 {
-	unsigned long completed = 0, failed = 0, least = ULONG_MAX;
+	unsigned long completed = 0, least = ULONG_MAX;
 	long long longest_us = 0;
 	unsigned int i, j;
 
@@ -884,7 +922,6 @@ static void expect_progress(struct __test_metadata *_metadata, struct storm *s,
 			EXPECT_EQ(p->error, 0)
 				TH_LOG("%s: failed", kind->name);
 			completed += p->completed;
-			failed += p->failed;
 			least = min_size(least, p->completed);
 			raise_to(&longest_us, p->longest_us);
 			/* One that does not come to an end does not count itself. */
@@ -894,8 +931,6 @@ static void expect_progress(struct __test_metadata *_metadata, struct storm *s,
 	ksft_print_msg("%s: %lu I/Os, at least %lu each, the slowest in %.1f ms of %.1f\n",
 		       kind->name, completed, least, (double)longest_us / USEC_PER_MSEC,
 		       (double)kind_limit_us(kind) / USEC_PER_MSEC);
-	if (errors_expected())
-		ksft_print_msg("%s: %lu failed\n", kind->name, failed);
 	EXPECT_GT(least, 0);
 	EXPECT_LT(longest_us, kind_limit_us(kind));
 }
@@ -910,11 +945,10 @@ static void expect_allocations(struct __test_metadata *_metadata, const struct a
 	EXPECT_EQ(al->error, 0);
 }
 
-TEST_F_TIMEOUT(storm, starvation, TIMEOUT_S)
+/* Some pinners of each kind, and the allocators. */
+static bool storm_start_mixed(struct storm *s)
 {
-	struct storm *s = &self->s;
 	unsigned int kind, i;
-	long long stopped;
 	bool ok = true;
 
 	for (kind = 0; kind < NR_QUICK; kind++) {
@@ -922,19 +956,59 @@ TEST_F_TIMEOUT(storm, starvation, TIMEOUT_S)
 			group_add(s, &s->shared->groups[kind], kind);
 		ok = ok && group_start(&s->shared->groups[kind]);
 	}
-	EXPECT_TRUE(ok && storm_start(s))
+	return ok && storm_start(s);
+}
+
+/* Everybody got on, and all is as it was. */
+static void expect_fair(struct __test_metadata *_metadata, struct storm *s, long long stopped)
+{
+	unsigned int kind, i;
+
+	for (kind = 0; kind < NR_KINDS; kind++)
+		expect_progress(_metadata, s, &kinds[kind], stopped);
+	for (i = 0; i < nr_areas * ALLOCATORS; i++)
+		expect_allocations(_metadata, &s->allocators[i]);
+	if (errors_expected())
+		expect_errors(_metadata, s);
+	expect_gates_were_closed(_metadata, s);
+	storm_destroy(s);
+	expect_all_back(_metadata, s);
+}
+
+TEST_F_TIMEOUT(storm, starvation, TIMEOUT_S)
+{
+	struct storm *s = &self->s;
+	long long stopped;
+
+	EXPECT_TRUE(storm_start_mixed(s))
 		TH_LOG("%s", reason);
 	sleep(nr_seconds());
 	stopped = now_us();
 	EXPECT_TRUE(storm_stop(s))
 		TH_LOG("%s", reason);
-	for (kind = 0; kind < NR_KINDS; kind++)
-		expect_progress(_metadata, s, &kinds[kind], stopped);
-	for (i = 0; i < nr_areas * ALLOCATORS; i++)
-		expect_allocations(_metadata, &s->allocators[i]);
-	expect_gates_were_closed(_metadata, s);
-	storm_destroy(s);
-	expect_all_back(_metadata, s);
+	expect_fair(_metadata, s, stopped);
+}
+
+TEST_F_TIMEOUT(storm, churn, TIMEOUT_S)
+{
+	struct storm *s = &self->s;
+	struct churn_env env = { .fd = s->fds[DEV_QUICK], .hot_page = hot_page, .arg = s };
+	long long stopped;
+	unsigned int i;
+
+	EXPECT_TRUE(churn_start(&env) && storm_start_mixed(s))
+		TH_LOG("%s", reason);
+	for (i = 0; i < nr_seconds(); i++) {
+		sleep(1);
+		churn_tend();
+	}
+	stopped = now_us();
+	EXPECT_TRUE(storm_stop(s))
+		TH_LOG("%s", reason);
+	EXPECT_TRUE(churn_stop(REAP_MS))
+		TH_LOG("%s", reason);
+	EXPECT_TRUE(churn_report());
+	expect_fair(_metadata, s, stopped);
 }
 
 static void print_help(void)
@@ -942,7 +1016,7 @@ static void print_help(void)
 	fputs("usage: cma_gup_stress [HARNESS OPTION]...\n"
 	      "       run the tests; -h lists the harness's options. In the environment:\n"
 	      "       CMA_GUP_STRESS_WAITERS  how many pinners are killed while they wait (300)\n"
-	      "       CMA_GUP_STRESS_SECONDS  how long the test of starvation takes (20)\n"
+	      "       CMA_GUP_STRESS_SECONDS  how long each of the other tests takes (20)\n"
 	      "       CMA_GUP_STRESS_SLACK_MS by how much a busy, slow machine is late (1000)\n"
 	      "       CMA_GUP_STRESS_ERRORS   1: fault injection makes some of the I/O fail (0)\n"
 	      "       More than one area makes it a better test, e.g. cma=96M numa_cma=0:64M.\n",

@@ -1,0 +1,590 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The churn. See cma_churn.h.
+ */
+
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/mman.h>	/* MADV_COLLAPSE */
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <mm/gup_test.h>
+#include "cma_churn.h"
+#include "cma_util.h"
+#include "hugepage_settings.h"
+#include "vm_util.h"
+
+#define CGROUP		"/sys/fs/cgroup"
+#define OUR_CGROUP	CGROUP "/cma_gup_churn"
+#define MEMORY_DIR	"/sys/devices/system/memory"
+#define GUP_TEST	"/sys/kernel/debug/gup_test"
+#define SWAP_DEV	NULLB_PREFIX "swap"
+
+#define OUR_MEMORY	(40 * MB)
+#define PAUSE_US	10000	/* between two rounds, at most */
+#define PAGES		16	/* of a small buffer */
+
+/* GUP's, see include/linux/mm_types.h */
+#define FOLL_WRITE	1
+
+enum result { DONE, FAILED, WRONG };
+
+/* In memory that is shared with the processes. */
+struct tally {
+	unsigned long rounds[WRONG + 1];
+	unsigned long restarts;
+};
+
+struct churner {
+	const char *name;
+	/* In the parent: can this system have it? Sets the reason if not. */
+	bool (*prepare)(void);
+	enum result (*round)(void);
+	bool available;
+	pid_t pid;
+	struct tally *tally;
+};
+
+static struct churn_env env;
+static bool *stopping;
+
+/* Of the process of a churner */
+static unsigned int seed;
+static aio_context_t aio;
+
+/*
+ * What several of them need
+ */
+
+static char *hot_page(void)
+{
+	return env.hot_page(env.arg, &seed);
+}
+
+static char *map_anon(size_t bytes)
+{
+	char *addr = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return addr == MAP_FAILED ? NULL : addr;
+}
+
+static enum result done_if(bool ok)
+{
+	return ok ? DONE : FAILED;
+}
+
+/* Into the pages of a buffer, with the direct I/O in flight when it returns. */
+static bool read_begin(char *addr, size_t bytes)
+{
+	struct iocb iocb = {
+		.aio_lio_opcode = IOCB_CMD_PREAD,
+		.aio_fildes = env.fd,
+		.aio_buf = (uintptr_t)addr,
+		.aio_nbytes = bytes,
+	};
+	struct iocb *batch = &iocb;
+
+	if (!aio && syscall(__NR_io_setup, 1, &aio))
+		return false;
+	return syscall(__NR_io_submit, aio, 1, &batch) == 1;
+}
+
+static bool read_end(size_t bytes)
+{
+	struct io_event event;
+
+	return syscall(__NR_io_getevents, aio, 1, 1, &event, NULL) == 1 &&
+	       event.res == (long long)bytes;
+}
+
+static void fill_pages(char *addr, unsigned int pages)
+{
+	unsigned int i;
+
+	for (i = 0; i < pages; i++)
+		memset(addr + i * psize(), i + 1, psize());
+}
+
+static bool pages_are_filled(const char *addr, unsigned int pages)
+{
+	unsigned int i;
+
+	for (i = 0; i < pages; i++)
+		if (addr[i * psize()] != (char)(i + 1) ||
+		    memcmp(addr + i * psize(), addr + i * psize() + 1, psize() - 1))
+			return false;
+	return true;
+}
+
+/*
+ * The churners: one round each
+ */
+
+static bool have_gup_test(void)
+{
+	return !access(GUP_TEST, R_OK | W_OK) || because("needs CONFIG_GUP_TEST");
+}
+
+/* A pin without an end in sight moves the page out of the area first. */
+static enum result longterm(void)
+{
+	struct pin_longterm_test args = {
+		.addr = (uintptr_t)hot_page(),
+		.size = psize(),
+		.flags = PIN_LONGTERM_TEST_FLAG_USE_WRITE |
+			 (rand_r(&seed) % 2 ? PIN_LONGTERM_TEST_FLAG_USE_FAST : 0),
+	};
+	int fd = open(GUP_TEST, O_RDWR);
+	bool ok;
+
+	if (fd < 0)
+		return FAILED;
+	ok = !ioctl(fd, PIN_LONGTERM_TEST_START, &args);
+	if (ok) {
+		usleep(rand_r(&seed) % 20000);
+		ioctl(fd, PIN_LONGTERM_TEST_STOP);
+	}
+	close(fd);
+	return done_if(ok);
+}
+
+/* Take and drop pins and references by all ways that gup_test has. */
+static enum result gup_test(void)
+{
+	static const unsigned long calls[] = {
+		GUP_FAST_BENCHMARK, PIN_FAST_BENCHMARK, GUP_BASIC_TEST, PIN_BASIC_TEST,
+	};
+	struct gup_test args = {
+		.addr = (uintptr_t)hot_page(),
+		.size = psize(),
+		.nr_pages_per_call = 1,
+		.gup_flags = FOLL_WRITE,
+	};
+	int fd = open(GUP_TEST, O_RDWR);
+	bool ok;
+
+	if (fd < 0)
+		return FAILED;
+	ok = !ioctl(fd, calls[rand_r(&seed) % ARRAY_SIZE(calls)], &args);
+	close(fd);
+	return done_if(ok);
+}
+
+static bool have_thp(void)
+{
+	return (thp_is_enabled() && read_pmd_pagesize() == 2 * MB) ||
+	       because("no transparent huge pages of 2 MB");
+}
+
+/* Split a huge page while it is pinned, and collapse the rest. */
+static enum result thp(void)
+{
+	char *map = map_anon(4 * MB), *huge;
+	bool ok;
+
+	if (!map)
+		return FAILED;
+	huge = (char *)(((uintptr_t)map + 2 * MB - 1) & ~(2 * MB - 1));
+	madvise(huge, 2 * MB, MADV_HUGEPAGE);
+	fill_pages(huge, PAGES);
+	ok = read_begin(huge + MB, MB / 2);
+	munmap(huge + MB / 2, psize());
+	if (ok)
+		ok = read_end(MB / 2);
+	if (!pages_are_filled(huge, PAGES))
+		return WRONG;
+	mmap(huge + MB / 2, psize(), PROT_READ | PROT_WRITE,
+	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	/* May fail for want of a huge page. */
+	madvise(huge, 2 * MB, MADV_COLLAPSE);
+	ok = ok && pread(env.fd, huge + MB, MB / 2, 0) == (ssize_t)(MB / 2);
+	if (!pages_are_filled(huge, PAGES))
+		return WRONG;
+	munmap(map, 4 * MB);
+	return done_if(ok);
+}
+
+static bool have_hugetlb(void)
+{
+	return default_huge_page_size() == 2 * MB || because("no hugetlb pages of 2 MB");
+}
+
+/* A huge page that comes, is pinned, and goes. */
+static enum result hugetlb(void)
+{
+	unsigned long before = hugetlb_nr_default_pages();
+	bool ok = false;
+	char *huge;
+
+	hugetlb_set_nr_default_pages(before + 1);
+	huge = mmap(NULL, 2 * MB, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	if (huge != MAP_FAILED) {
+		ok = pread(env.fd, huge + MB, MB, 0) == (ssize_t)MB;
+		munmap(huge, 2 * MB);
+	}
+	hugetlb_set_nr_default_pages(before);
+	return done_if(ok);
+}
+
+static bool have_swap(void)
+{
+	struct nullb_conf conf = { .bytes = 16 * MB, .depth = 64, .memory_backed = true };
+	int fd = nullb_create(SWAP_DEV, &conf);
+
+	if (fd < 0)
+		return false;
+	close(fd);
+	return run_cmd("mkswap /dev/" SWAP_DEV " >/dev/null 2>&1 && swapon /dev/" SWAP_DEV
+		       " 2>/dev/null") ||
+	       because("mkswap or swapon failed: needs CONFIG_SWAP and these commands");
+}
+
+/* Swap out, and in again by a direct I/O and by a fault. */
+static enum result swap(void)
+{
+	char *addr = map_anon(2 * PAGES * psize());
+	enum result result;
+
+	if (!addr)
+		return FAILED;
+	fill_pages(addr, 2 * PAGES);
+	madvise(addr, 2 * PAGES * psize(), MADV_PAGEOUT);
+	result = done_if(pread(env.fd, addr + PAGES * psize(), PAGES * psize(), 0) ==
+			 (ssize_t)(PAGES * psize()));
+	if (!pages_are_filled(addr, PAGES))
+		result = WRONG;
+	munmap(addr, 2 * PAGES * psize());
+	return result;
+}
+
+/* Fork while pages are pinned, and have both processes write. */
+static enum result fork_and_write(void)
+{
+	char *addr = map_anon(2 * PAGES * psize());
+	enum result result;
+	int status = 0;
+	bool reading;
+	pid_t pid;
+
+	if (!addr)
+		return FAILED;
+	fill_pages(addr, 2 * PAGES);
+	reading = read_begin(addr + PAGES * psize(), PAGES * psize());
+	pid = fork();
+	if (!pid) {
+		status = !pages_are_filled(addr, PAGES);
+		memset(addr, 0xff, 2 * PAGES * psize());
+		_exit(status);
+	}
+	memset(addr + PAGES * psize(), 0, PAGES * psize());
+	result = done_if(reading && read_end(PAGES * psize()) && pid > 0);
+	if (pid > 0)
+		waitpid(pid, &status, 0);
+	if ((WIFEXITED(status) && WEXITSTATUS(status)) || !pages_are_filled(addr, PAGES))
+		result = WRONG;
+	munmap(addr, 2 * PAGES * psize());
+	return result;
+}
+
+/* The last reference to a page is the pin. */
+static enum result unmap(void)
+{
+	char *addr = map_anon(PAGES * psize());
+	bool ok;
+
+	if (!addr)
+		return FAILED;
+	ok = read_begin(addr, PAGES * psize());
+	munmap(addr, PAGES * psize());
+	return done_if(ok && read_end(PAGES * psize()));
+}
+
+/* Move what is pinned, and what is not, to another address. */
+static enum result remap(void)
+{
+	size_t half = PAGES * psize();
+	char *addr = map_anon(2 * half), *moved;
+	bool reading, ok;
+
+	if (!addr)
+		return FAILED;
+	fill_pages(addr, PAGES);
+	reading = read_begin(addr + half, half);
+	/* Leaves an empty mapping behind, so that it has to move. */
+	moved = mremap(addr, 2 * half, 2 * half, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
+	ok = reading && read_end(half);
+	munmap(addr, 2 * half);
+	if (moved == MAP_FAILED)
+		return FAILED;
+	if (!pages_are_filled(moved, PAGES))
+		return WRONG;
+	munmap(moved, 2 * half);
+	return done_if(ok);
+}
+
+/* A block of memory that was offline before the test, to leave the others alone. */
+static char memory_block[PATH_MAX];
+
+static bool block_is_offline(const char *path)
+{
+	char state[16] = "";
+	FILE *f = fopen(path, "r");
+
+	if (!f)
+		return false;
+	if (!fgets(state, sizeof(state), f))
+		state[0] = 0;
+	fclose(f);
+	return !strcmp(state, "offline\n");
+}
+
+static bool have_hotplug(void)
+{
+	struct dirent *entry;
+	DIR *dir;
+
+	dir = opendir(MEMORY_DIR);
+	while (dir && !memory_block[0] && (entry = readdir(dir))) {
+		char path[PATH_MAX];
+
+		snprintf(path, sizeof(path), MEMORY_DIR "/%s/state", entry->d_name);
+		if (!strncmp(entry->d_name, "memory", 6) && block_is_offline(path))
+			strcpy(memory_block, path);
+	}
+	if (dir)
+		closedir(dir);
+	return memory_block[0] || because("no block in " MEMORY_DIR " is offline");
+}
+
+static void no_action(int sig)
+{
+}
+
+/* Offlining goes on until it works or a signal comes. */
+static int block_offline(void)
+{
+	struct itimerval limit = { .it_value.tv_sec = 5 };
+	struct sigaction act = { .sa_handler = no_action };
+	int err;
+
+	sigaction(SIGALRM, &act, NULL);
+	setitimer(ITIMER_REAL, &limit, NULL);
+	err = put_str(memory_block, "offline");
+	setitimer(ITIMER_REAL, &(struct itimerval){ }, NULL);
+	return err;
+}
+
+/* Memory comes, is used by the others, and goes. */
+static enum result hotplug(void)
+{
+	int err = put_str(memory_block, "online_movable");
+
+	usleep(rand_r(&seed) % 200000);
+	return done_if(!block_offline() && !err);
+}
+
+static bool have_compaction(void)
+{
+	return !access("/proc/sys/vm/compact_memory", W_OK) || because("needs CONFIG_COMPACTION");
+}
+
+static enum result compact(void)
+{
+	return done_if(!put_num("/proc/sys/vm/compact_memory", 1));
+}
+
+static bool have_cgroup(void)
+{
+	return !access(OUR_CGROUP "/memory.max", W_OK) ||
+	       because("needs the memory controller of cgroup2 in " CGROUP);
+}
+
+/* Take memory away from all of the churn, and give it back. */
+static enum result cgroup_limit(void)
+{
+	put_num(OUR_CGROUP "/memory.high", OUR_MEMORY / 2 + rand_r(&seed) % (OUR_MEMORY / 2));
+	/* Less than that may be left to reclaim. */
+	put_num(OUR_CGROUP "/memory.reclaim", 2 * MB);
+	return done_if(!put_str(OUR_CGROUP "/memory.high", "max"));
+}
+
+/* A reference without a pin, for some ms: a migration that fails. */
+static enum result refer(void)
+{
+	struct iovec iov = { .iov_base = hot_page(), .iov_len = psize() };
+	ssize_t len;
+	int fds[2];
+
+	if (pipe(fds))
+		return FAILED;
+	len = vmsplice(fds[1], &iov, 1, SPLICE_F_NONBLOCK);
+	usleep(rand_r(&seed) % 5000);
+	close(fds[0]);
+	close(fds[1]);
+	return done_if(len == (ssize_t)psize());
+}
+
+static struct churner churners[] = {
+	{ "longterm", have_gup_test, longterm },
+	{ "gup_test", have_gup_test, gup_test },
+	{ "THP split and collapse", have_thp, thp },
+	{ "hugetlb", have_hugetlb, hugetlb },
+	{ "swap", have_swap, swap },
+	{ "fork", NULL, fork_and_write },
+	{ "munmap", NULL, unmap },
+	{ "mremap", NULL, remap },
+	{ "memory hotplug", have_hotplug, hotplug },
+	{ "compaction", have_compaction, compact },
+	{ "cgroup limit", have_cgroup, cgroup_limit },
+	{ "vmsplice", NULL, refer },
+};
+
+/*
+ * Their processes
+ */
+
+static void churner_process(struct churner *c)
+{
+	enum result result;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* If there is one. */
+	put_num(OUR_CGROUP "/cgroup.procs", 0);
+	seed = getpid();
+	while (!read_once(*stopping)) {
+		result = c->round();
+		count_one(c->tally->rounds[result]);
+		usleep(rand_r(&seed) % PAUSE_US);
+	}
+	_exit(0);
+}
+
+static bool churner_start(struct churner *c)
+{
+	c->pid = fork();
+	if (!c->pid)
+		churner_process(c);
+	return c->pid > 0 || because("fork: %s", strerror(errno));
+}
+
+/* Without a limit of its own the churn takes the memory that the tests need. */
+static void cgroup_create(void)
+{
+	put_str(CGROUP "/cgroup.subtree_control", "+memory");
+	mkdir(OUR_CGROUP, 0755);
+	put_num(OUR_CGROUP "/memory.max", OUR_MEMORY);
+}
+
+bool churn_start(const struct churn_env *with)
+{
+	size_t bytes = psize() + ARRAY_SIZE(churners) * sizeof(struct tally);
+	struct tally *tallies;
+	unsigned int i;
+
+	env = *with;
+	stopping = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (stopping == MAP_FAILED)
+		return because("mmap: %s", strerror(errno));
+	tallies = (void *)stopping + psize();
+	cgroup_create();
+	for (i = 0; i < ARRAY_SIZE(churners); i++) {
+		struct churner *c = &churners[i];
+
+		c->tally = &tallies[i];
+		c->available = !c->prepare || c->prepare();
+		if (!c->available)
+			ksft_print_msg("churn without %s: %s\n", c->name, reason);
+		else if (!churner_start(c))
+			return false;
+	}
+	return true;
+}
+
+void churn_tend(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(churners); i++) {
+		struct churner *c = &churners[i];
+
+		if (c->pid > 0 && waitpid(c->pid, NULL, WNOHANG) == c->pid) {
+			c->tally->restarts++;
+			churner_start(c);
+		}
+	}
+}
+
+static bool churner_stop(struct churner *c, long long deadline)
+{
+	while (c->pid > 0 && waitpid(c->pid, NULL, WNOHANG) != c->pid) {
+		if (now_us() > deadline)
+			return because("%s (process %d) does not end", c->name, c->pid);
+		usleep(10000);
+	}
+	c->pid = 0;
+	return true;
+}
+
+/* What the system has got for the churn. */
+static void churn_clean_up(void)
+{
+	run_cmd("swapoff /dev/" SWAP_DEV " 2>/dev/null");
+	nullb_destroy(SWAP_DEV);
+	rmdir(OUR_CGROUP);
+	if (memory_block[0] && !block_is_offline(memory_block))
+		block_offline();
+}
+
+bool churn_stop(unsigned int limit_ms)
+{
+	long long deadline = now_us() + limit_ms * USEC_PER_MSEC;
+	bool ok = true;
+	unsigned int i;
+
+	write_once(*stopping, true);
+	for (i = 0; i < ARRAY_SIZE(churners); i++)
+		ok &= churner_stop(&churners[i], deadline);
+	if (ok)
+		churn_clean_up();
+	return ok;
+}
+
+bool churn_report(void)
+{
+	bool ok = true;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(churners); i++) {
+		const struct churner *c = &churners[i];
+
+		if (!c->available)
+			continue;
+		ksft_print_msg("%s: %lu times, %lu failed, %lu with wrong data, %lu restarts\n",
+			       c->name, c->tally->rounds[DONE], c->tally->rounds[FAILED],
+			       c->tally->rounds[WRONG], c->tally->restarts);
+		ok &= c->tally->rounds[DONE] && !c->tally->rounds[WRONG];
+	}
+	return ok;
+}
+
+void churn_restore(void)
+{
+	/* The processes are gone with the test: PR_SET_PDEATHSIG. */
+	churn_clean_up();
+}
