@@ -15,8 +15,8 @@ ifeq ($(filter x86_64 arm64,$(ARCH)),)
 $(error ARCH=$(ARCH) is not known. Right values: x86_64, arm64)
 endif
 
-.PHONY: help run compare test tree refresh series lint config shell verify fio stress debug \
-	matrix static bench bench-quick scenario docs rfc clean distclean
+.PHONY: help run compare test tree refresh series lint config shell verify fio stress faults debug kcsan \
+	bisect-check matrix static regress bench bench-quick scenario docs rfc clean distclean
 .NOTPARALLEL:
 
 help:		## this list
@@ -28,7 +28,7 @@ help:		## this list
 	@echo '  MEM=768M SMP=2  size of the guest'
 	@echo '  ACCEL=kvm|tcg   how QEMU runs it (found out)'
 	@echo '  ARCH=arm64      run: KUnit and cma_gup_pin, emulated (x86_64: as described above)'
-	@echo '  DURATION=600    fio, stress: seconds'
+	@echo '  DURATION=600    fio, stress, faults: seconds'
 	@echo '  V=2 SINCE=REF   rfc: number of the version; commit or tag here that the last was sent from'
 	@echo '  SIGNOFF="Name <mail>"  rfc: who sends, and signs'
 
@@ -68,17 +68,29 @@ shell:		## boot the patched kernel to a shell; the host's root is read-only unde
 fio:		## fio as the load, for DURATION seconds
 	@scripts/fio.sh
 
-stress:		## waiters killed at random, allocators back to back, for DURATION seconds
+stress:		## waiters killed at random, allocators back to back, amid churn, for DURATION seconds
 	@scripts/stress.sh
+
+faults:		## allocations of memory and I/O that fail at random, for DURATION seconds
+	@scripts/stress.sh faults
 
 debug:		## the tests on a kernel with lockdep, KASAN and other checks, which "test" ends with
 	@scripts/test.sh debug
+
+kcsan:		## the tests on a kernel that looks for data races
+	@scripts/test.sh kcsan
+
+bisect-check:	## each patch by itself, built in three configurations and booted; resumable
+	@scripts/bisect.sh
 
 matrix:		## what the series touches, built in many configurations; resumable
 	@scripts/matrix.sh
 
 static:		## what sparse, Coccinelle and GCC's analyzer say about the series only
 	@scripts/static.sh
+
+regress:	## the kernel's own mm selftests and KUnit suites, on both kernels; what the series loses
+	@scripts/regress.sh
 
 bench:		## unpatched, retry, FOLL_LONGTERM and patched, measured in turn (tables, plots)
 	@scripts/bench.sh full

@@ -45,15 +45,6 @@ at()
 	git -C "$SRC" checkout -q -f --detach "$1"
 }
 
-# kernel_id REV: one name for all that a kernel is made of
-kernel_id()
-{
-	{
-		tgit rev-parse base
-		tgit ls-tree "$1" | grep -v -P '\t(Documentation|MAINTAINERS|tools)$'
-	} | hash_id
-}
-
 # touched: the series' own C files of the kernel
 touched()
 {
@@ -80,7 +71,7 @@ cell_options()
 		cell_line all
 		cell_line "$1"
 	} | cut -d' ' -s -f4- | tr ' ' '\n' |
-		awk -F= '{ said[$1] = $0 } END { for (option in said) print said[option] }' | sort |
+		awk -F= 'NF { said[$1] = $0 } END { for (option in said) print said[option] }' | sort |
 		while IFS='=' read -r option value; do
 			[[ $option != PIN_GATE_* ]] || grep -qx "config $option" "$SRC/mm/Kconfig" || continue
 			echo "$option=$value"
@@ -126,13 +117,17 @@ cell_config()
 	return "$status"
 }
 
-# cell_parts OUT: what of PARTS is configured
+# cell_parts NAME OUT: what of PARTS is configured. A small kernel is linked as well:
+# a function that is declared in a configuration that lacks it shows there only.
 cell_parts()
 {
-	local part option
+	local line base part option
 
+	line=$(cell_line "$1")
+	read -r _ _ base _ <<<"$line"
+	[[ $base != allnoconfig ]] || echo vmlinux
 	while read -r part option; do
-		[[ $option != - ]] && ! grep -q "^CONFIG_$option=" "$1/.config" || echo "$part"
+		[[ $option != - ]] && ! grep -q "^CONFIG_$option=" "$2/.config" || echo "$part"
 	done < <(printf '%s\n' "${PARTS[@]}")
 }
 

@@ -9,8 +9,8 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-BUILT=(kernel-'*' selftests series rfc results test bench bench-quick scenario matrix static arm64
-	vm-'*' accel '*.log' '*.tmp' work.'*')
+BUILT=(kernel-'*' selftests series rfc results test bench bench-quick scenario matrix bisect static arm64
+	regress vm-'*' accel '*.log' '*.tmp' work.'*')
 FETCHED=(tree tree.origin tree.stamp base src arm64-root apt linux-source-'*'.deb lock)
 
 remove()

@@ -125,7 +125,7 @@ build_id()
 {
 	git -C "$src" diff --quiet HEAD || return 0
 	{
-		git -C "$src" rev-parse 'HEAD^{tree}'
+		kernel_id "$(git -C "$src" rev-parse HEAD)"
 		cat "${fragments[@]}"
 		$cc --version
 	} | hash_id

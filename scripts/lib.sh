@@ -22,6 +22,10 @@ KSRC=${KSRC:-}
 TREE=$BUILD/tree
 SERIES=patches/v7.3
 export BUILD TREE SERIES
+# CMA in a guest that runs cma_gup_stress. Small areas: the more often are they
+# allocated.
+# shellcheck disable=SC2034 # of those that source this
+STRESS_AREAS='cma=96M numa_cma=0:64M loglevel=5'
 
 # Everybody's commits get the same ids: one name, one date.
 export GIT_AUTHOR_NAME='CMA GUP pin series' GIT_AUTHOR_EMAIL='cma-gup-pin@localhost'
@@ -123,17 +127,33 @@ checkpatch()
 		--show-types --ignore FILE_PATH_CHANGES "${@:2}" "$1"
 }
 
-# quiet_log DIR: nothing in the guest's kernel log that a developer must look at
+# quiet_log DIR: nothing in the guest's kernel log that a developer must look at.
+# For the data races of KCSAN, which are many, there is races.awk.
 quiet_log()
 {
 	! grep -n -E 'WARNING: |BUG[: ]|INFO: (task|rcu|trying)|Oops|UBSAN|DEBUG_LOCKS_WARN|corruption' \
-		"$1/console.log"
+		"$1/console.log" | grep -v 'BUG: KCSAN: '
+}
+
+# ktap DIR: the KUnit results in the guest's kernel log
+ktap()
+{
+	grep -E '^\[[^]]*\] *(KTAP|1\.\.|(not )?ok |# )' "$1/console.log"
 }
 
 # tgit ARG...: git, in the kernel tree
 tgit()
 {
 	git -C "$TREE" "$@"
+}
+
+# kernel_id REV: one name for all that a kernel is made of
+kernel_id()
+{
+	{
+		tgit rev-parse base
+		tgit diff --raw --no-abbrev --no-renames base "$1" -- . ':!Documentation' ':!MAINTAINERS' ':!tools/testing'
+	} | hash_id
 }
 
 # report NAME CMD...: one TAP line, the exit status of CMD its verdict

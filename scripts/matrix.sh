@@ -49,7 +49,7 @@ build()
 
 	rm -rf "$out" "$2.w1.log"
 	cell_config "$1" "$out" >"$2.log" 2>&1 || return
-	readarray -t parts < <(cell_parts "$out")
+	readarray -t parts < <(cell_parts "$1" "$out")
 	cell_make "$1" "$out" -k "${parts[@]}" >"$2.log" 2>&1 || return
 	for file in $(touched); do
 		[[ ! -e $out/${file%c}o ]] || echo "${file%c}o"

@@ -195,8 +195,55 @@ test_lock()
 	exec 8>&-
 }
 
+# Three races: next to pin_gate_wait(), further away, and in pin_gate_open()
+races_log()
+{
+	sed 's/^/[    1.234567][   T12] /; s/$/\r/' <<-'END'
+		==================================================================
+		BUG: KCSAN: data-race in schedule+0x1/0x2 / other+0x3/0x4
+
+		read to 0xffff888003c0f018 of 8 bytes by task 1 on cpu 0:
+		 schedule+0x1/0x2
+		 pin_gate_wait+0x5/0x6
+
+		==================================================================
+		==================================================================
+		BUG: KCSAN: data-race in tick / tick
+
+		read-write to 0xffff888003c0f020 of 4 bytes by interrupt on cpu 1:
+		 tick+0x1/0x2
+		 do_tick+0x1a/0x20
+		 pin_gate_wait+0x7/0x8
+
+		==================================================================
+		==================================================================
+		BUG: KCSAN: data-race in a_reader / pin_gate_open
+
+		write to 0xffff888003c0f020 of 4 bytes by task 1 on cpu 1:
+		 pin_gate_open+0x7/0x8
+
+		==================================================================
+	END
+}
+
+found_races()
+{
+	awk -v functions='pin_gate_wait pin_gate_open' "$@" -f scripts/races.awk "$work/console"
+}
+
+test_races()
+{
+	races_log >"$work/console"
+	expect "data races of certain functions are found" works 'pin_gate_wait+0x5' found_races
+	report "both of them" test "$(grep -c 'KCSAN: .* \(pin_gate_open\|other.*\)$' "$said")" -eq 2
+	report "and no other" test "$(grep -c KCSAN: "$said")" -eq 2
+	expect "but for known ones" works 'schedule+0x1' found_races -v known=$'x / y;\n\ta_reader / pin_gate_open'
+	report "of that title" test "$(grep -c KCSAN: "$said")" -eq 1
+}
+
 new_ksrc
 new_clone
+test_races
 test_variables
 test_base
 test_roundtrip

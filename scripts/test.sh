@@ -5,7 +5,8 @@
 # the count, and the exit status tells whether all is well.
 #
 #   test.sh          what "make test" runs
-#   test.sh debug    the part of it on a kernel that checks itself
+#   test.sh debug    the KUnit suites and the selftests on a kernel that checks itself
+#   test.sh kcsan    the same on one that looks for data races
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -45,15 +46,15 @@ kunit()
 
 	scripts/vm.sh --kernel "$KERNEL" --out vm-kunit --timeout 600 \
 		--append 'cma=64M kunit.autorun=1 kunit.filter_glob=pin_gate*' -- true >&2 || status=$?
-	grep -E '^\[[^]]*\] *(KTAP|1\.\.|(not )?ok |# )' "$BUILD/vm-kunit/console.log"
+	ktap "$BUILD/vm-kunit"
 	return $status
 }
 
 # selftest NAME APPEND PROGRAM [ARG...]: a guest of its own for that
 selftest()
 {
-	scripts/vm.sh --kernel "$KERNEL" --out "vm-$1" --append "$2" --timeout 900 -- \
-		"$BUILD/selftests/$3" "${@:4}"
+	scripts/vm.sh --kernel "$KERNEL" --out "vm-$1" --append "$2" --timeout "$TIMEOUT" -- \
+		env CMA_GUP_STRESS_SLACK_MS="$SLACK_MS" "$BUILD/selftests/$3" "${@:4}"
 }
 
 # selftest_steps NAME APPEND PROGRAM [ARG...]: that, and what the kernel had to say
@@ -86,24 +87,107 @@ all_steps()
 	# scsi_debug loses the integrity metadata of atomic writes.
 	selftest_steps dio 'cma=256M scsi_debug.dif=1 scsi_debug.dix=1' cma_gup_dio -F atomic
 	selftest_steps dio_atomic 'cma=256M scsi_debug.atomic_wr=1' cma_gup_dio -f atomic
-	selftest_steps cycle 'cma=256M scsi_debug.max_queue=1 scsi_debug.dev_size_mb=16' cma_gup_cycle
-	selftest_steps wait 'movablecore=256M cma=256M@0-512M' cma_gup_wait
-	selftest_steps users cma=256M cma_gup_users -F hugetlb
+	more_selftest_steps
+	# A slow kernel is kept busy by that many processes, and nobody gets to wait.
+	selftest_steps kill "$STRESS_AREAS" cma_gup_stress -t kill
 	MEM=2560M selftest_steps gigantic hugetlb_cma=1G cma_gup_users -f hugetlb
-	selftest_steps stress 'cma=96M numa_cma=0:64M loglevel=5' cma_gup_stress
 	step fio env DURATION=40 scripts/fio.sh
 }
 
-# debug_steps: on a kernel that checks itself, what can be had without a load,
-# for which it is far too slow when emulated
+# slow_kernel NAME SLACK_MS: from here on that one, which needs so much longer; its
+# KUnit suites
+slow_kernel()
+{
+	KERNEL=series-small-$1
+	PREFIX=$1_
+	SLACK_MS=$2
+	TIMEOUT=2400
+	step "$1_build" build_all
+	built && kunit_steps
+}
+
+# slow_selftest_steps: without the thread of SQPOLL, which leaves hardly any pins
+# there, so that no allocation meets one; sqpoll_iopoll is not asked for that
+slow_selftest_steps()
+{
+	dio_steps
+	more_selftest_steps -V sqpoll
+}
+
+# debug_short_steps: on a kernel that checks itself, for which a heavy load is too
+# much when emulated
+debug_short_steps()
+{
+	slow_kernel debug 15000 || return 0
+	selftest_steps pin cma=96M cma_gup_pin -F load
+	step debug_faults env DURATION="${DURATION:-20}" scripts/stress.sh faults
+}
+
+# more_selftest_steps [OPTION...]: those that any kernel can bear; options of
+# cma_gup_wait
+more_selftest_steps()
+{
+	selftest_steps cycle 'cma=256M scsi_debug.max_queue=1 scsi_debug.dev_size_mb=16' cma_gup_cycle
+	selftest_steps wait 'movablecore=256M cma=256M@0-512M' cma_gup_wait "$@"
+	selftest_steps users cma=256M cma_gup_users -F hugetlb
+	selftest_steps starvation "$STRESS_AREAS" cma_gup_stress -t starvation
+	# Twice as many processes for two CPUs
+	SLACK_MS=$((SLACK_MS + 3000)) selftest_steps churn "$STRESS_AREAS" cma_gup_stress -t churn
+}
+
+# dio_steps: without polled I/O, for which null_blk with memory behind it allocates
+# where it must not sleep, whether or not there is this series; and without the
+# registration of buffers, in which a page is held for less than a slow kernel
+# needs to come to it
+dio_steps()
+{
+	selftest_steps dio cma=256M cma_gup_dio -F atomic -F registered -V bdev_uring_iopoll -V xfs_uring_iopoll
+}
+
 debug_steps()
 {
-	KERNEL=series-small-debug
-	PREFIX=debug_
-	step debug_build build_all
+	debug_short_steps
 	built || return 0
-	kunit_steps
-	selftest_steps pin cma=96M cma_gup_pin -F load
+	# KASAN and page_owner take memory away, and movablecore= needs the rest.
+	export MEM="${MEM:-1G}"
+	slow_selftest_steps
+}
+
+# changed_functions: of the kernel, what the series adds or edits, or is next to it
+changed_functions()
+{
+	tgit diff -U0 base series -- '*.c' '*.h' ':!mm/tests' ':!tools' |
+		sed -n -E 's/^@@[^@]*@@ //; t name; s/^\+([a-z])/\1/; t name; d
+			: name; s/^([a-z_][^(]*[ *])?([a-z_0-9]+)\(.*/\2/p' | sort -u | tr '\n' ' '
+}
+
+# Next to what the series adds or edits, but of the base: a page's compound_head is
+# read while it is in a list, which compound_head tells apart by a bit; and the flags
+# of a task by the scheduler.
+KNOWN_RACES='__bio_release_pages / check_and_migrate_movable_pages_or_folios;
+	kthread_is_per_cpu / reclaim_clean_pages_from_list'
+
+# races NAME: those that KCSAN has seen in that guest
+races()
+{
+	local log=$BUILD/vm-$1/console.log
+
+	echo "# $(grep -c 'BUG: KCSAN: ' "$log") data races, all in all"
+	report_silent "none of them in what the series adds or edits" \
+		awk -v functions="$(changed_functions)" -v known="$KNOWN_RACES" -f scripts/races.awk "$log"
+}
+
+# kcsan_steps: on a kernel that looks for data races
+kcsan_steps()
+{
+	local name
+
+	slow_kernel kcsan 4000 || return 0
+	selftest_steps pin cma=256M cma_gup_pin
+	slow_selftest_steps
+	for name in kunit pin dio cycle wait users starvation churn; do
+		step "kcsan_races_$name" races "$name"
+	done
 }
 
 built()
@@ -147,13 +231,20 @@ finish()
 
 cd "$REPO"
 lock
-[[ $# -eq 0 || $* == debug ]] || die "usage: test.sh [debug]"
+[[ ${1:-all} =~ ^(all|debug|kcsan)$ ]] || die "usage: test.sh [debug|kcsan]"
 scripts/packages.sh tree lint rfc docs verify build selftests vm fio bench
 rm -rf "$OUT"
 mkdir -p "$OUT"
 : >"$TOTAL"
 KERNEL=series
 PREFIX=
-[[ $# -gt 0 ]] || all_steps
-! built || debug_steps
+SLACK_MS=1000
+TIMEOUT=900
+case ${1:-all} in
+all)
+	all_steps
+	! built || debug_short_steps
+	;;
+*) "$1_steps" ;;
+esac
 finish

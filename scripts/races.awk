@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Of the data races that KCSAN reports in a kernel log, those in which one of certain
+# functions (names separated by blanks) accesses the data, or calls what does: a
+# list or a reference count of theirs is accessed by others. Not those with such a
+# title (separated by semicolons).
+#
+#   awk -v functions="NAME NAME" -v known="NAME / NAME; NAME" -f races.awk
+
+BEGIN {
+	split(functions, names)
+	for (i in names)
+		ours[names[i]] = 1
+	split(known, names, /;[ \t\n]*/)
+	for (i in names)
+		is_known[names[i]] = 1
+}
+
+{
+	sub(/\r$/, "")
+	sub(/^\[ *[0-9]+\.[0-9]+\](\[[^]]*\])? /, "")
+}
+
+/^BUG: KCSAN: / {
+	report = title = ""
+	in_report = 1
+	is_ours = 0
+	for (i = 5; i <= NF; i++) {
+		name = $i
+		sub(/[+.].*/, "", name)
+		title = title (i == 5 ? "" : " ") name
+	}
+}
+
+in_report {
+	report = report "\n" $0
+}
+
+# In a stack: function+0x12/0x34
+in_report && /^ / {
+	name = $1
+	sub(/[+.].*/, "", name)
+	if (++frame <= 2 && name in ours)
+		is_ours = 1
+}
+
+/^[^ ]/ || !NF {
+	frame = 0
+}
+
+in_report && /^=====/ {
+	in_report = 0
+	if (is_ours && !(title in is_known))
+		print report
+}
