@@ -54,7 +54,8 @@ kunit()
 selftest()
 {
 	scripts/vm.sh --kernel "$KERNEL" --out "vm-$1" --append "$2" --timeout "$TIMEOUT" -- \
-		env CMA_GUP_STRESS_SLACK_MS="$SLACK_MS" "$BUILD/selftests/$3" "${@:4}"
+		env CMA_GUP_STRESS_SLACK_MS="$SLACK_MS" CMA_GUP_STRESS_SECONDS="$STRESS_SECONDS" \
+		"$BUILD/selftests/$3" "${@:4}"
 }
 
 # selftest_steps NAME APPEND PROGRAM [ARG...]: that, and what the kernel had to say
@@ -101,6 +102,7 @@ slow_kernel()
 	KERNEL=series-small-$1
 	PREFIX=$1_
 	SLACK_MS=$2
+	CHURN_SECONDS=90
 	TIMEOUT=2400
 	step "$1_build" build_all
 	built && kunit_steps
@@ -131,17 +133,17 @@ more_selftest_steps()
 	selftest_steps wait 'movablecore=256M cma=256M@0-512M' cma_gup_wait "$@"
 	selftest_steps users cma=256M cma_gup_users -F hugetlb
 	selftest_steps starvation "$STRESS_AREAS" cma_gup_stress -t starvation
-	# Twice as many processes for two CPUs
-	SLACK_MS=$((SLACK_MS + 3000)) selftest_steps churn "$STRESS_AREAS" cma_gup_stress -t churn
+	# Twice as many processes for two CPUs: a slow kernel needs longer until
+	# allocations meet pins.
+	SLACK_MS=$((SLACK_MS + 3000)) STRESS_SECONDS=$CHURN_SECONDS \
+		selftest_steps churn "$STRESS_AREAS" cma_gup_stress -t churn
 }
 
-# dio_steps: without polled I/O, for which null_blk with memory behind it allocates
-# where it must not sleep, whether or not there is this series; and without the
-# registration of buffers, in which a page is held for less than a slow kernel
-# needs to come to it
+# dio_steps: without the registration of buffers, in which a page is held for less
+# than a slow kernel needs to come to it
 dio_steps()
 {
-	selftest_steps dio cma=256M cma_gup_dio -F atomic -F registered -V bdev_uring_iopoll -V xfs_uring_iopoll
+	selftest_steps dio cma=256M cma_gup_dio -F atomic -F registered
 }
 
 debug_steps()
@@ -239,6 +241,8 @@ mkdir -p "$OUT"
 KERNEL=series
 PREFIX=
 SLACK_MS=1000
+STRESS_SECONDS=20
+CHURN_SECONDS=20
 TIMEOUT=900
 case ${1:-all} in
 all)
