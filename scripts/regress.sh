@@ -100,7 +100,7 @@ guest()
 kinds()
 {
 	quiet_log "$dir" |
-		sed -E -e 's/^[0-9]+:\[ *[0-9.]+\] //; s/\r//; s/0x[0-9a-f]+|[0-9a-f]{8,}|[0-9]+/N/g' | sort -u || :
+		sed -E -e 's/^[0-9]+:\[ *[0-9.]+\] //; s/\r//; s#\.\./(base|tree)/##; s/0x[0-9a-f]+|[0-9a-f]{8,}|[0-9]+/N/g' | sort -u || :
 }
 
 # stale_breakpoint: the guest ran into one of the emulation. vm.sh tries again if so,
