@@ -58,9 +58,10 @@ run()
 }
 
 lock
-"$REPO/scripts/packages.sh" tree build selftests vm stress
+"$REPO/scripts/packages.sh" tree build selftests vm
 case ${1:-stress} in
 stress)
+	"$REPO/scripts/packages.sh" stress
 	"$REPO/scripts/kernel.sh" build series
 	"$REPO/scripts/selftests.sh"
 	run wait_and_kill "waiters that are killed or get on, for about $((DURATION * 2 / 3)) s"

@@ -108,11 +108,13 @@ slow_kernel()
 	built && kunit_steps
 }
 
-# slow_selftest_steps: without the thread of SQPOLL, which leaves hardly any pins
-# there, so that no allocation meets one; sqpoll_iopoll is not asked for that
+# slow_selftest_steps: without the registration of buffers, in which a page is held
+# for less than a slow kernel needs to come to it; and without the thread of SQPOLL,
+# which leaves hardly any pins there, so that no allocation meets one; sqpoll_iopoll
+# is not asked for that
 slow_selftest_steps()
 {
-	dio_steps
+	selftest_steps dio cma=256M cma_gup_dio -F atomic -F registered
 	more_selftest_steps -V sqpoll
 }
 
@@ -137,13 +139,6 @@ more_selftest_steps()
 	# allocations meet pins.
 	SLACK_MS=$((SLACK_MS + 3000)) STRESS_SECONDS=$CHURN_SECONDS \
 		selftest_steps churn "$STRESS_AREAS" cma_gup_stress -t churn
-}
-
-# dio_steps: without the registration of buffers, in which a page is held for less
-# than a slow kernel needs to come to it
-dio_steps()
-{
-	selftest_steps dio cma=256M cma_gup_dio -F atomic -F registered
 }
 
 debug_steps()
