@@ -7,7 +7,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/mman.h>	/* MADV_COLLAPSE */
 #include <signal.h>
 #include <stdint.h>
@@ -19,7 +18,6 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -31,7 +29,6 @@
 
 #define CGROUP		"/sys/fs/cgroup"
 #define OUR_CGROUP	CGROUP "/cma_gup_churn"
-#define MEMORY_DIR	"/sys/devices/system/memory"
 #define GUP_TEST	"/sys/kernel/debug/gup_test"
 #define SWAP_DEV	NULLB_PREFIX "swap"
 
@@ -339,64 +336,38 @@ static enum result remap(void)
 }
 
 /* A block of memory that was offline before the test, to leave the others alone. */
-static char memory_block[PATH_MAX];
+static long memory_block = -1;
 
-static bool block_is_offline(const char *path)
+static bool block_is_offline(long block)
 {
-	char state[16] = "";
-	FILE *f = fopen(path, "r");
+	char path[128], state[16];
 
-	if (!f)
-		return false;
-	if (!fgets(state, sizeof(state), f))
-		state[0] = 0;
-	fclose(f);
-	return !strcmp(state, "offline\n");
+	snprintf(path, sizeof(path), MEMORY_SYS "/memory%ld/state", block);
+	return read_file(path, state, sizeof(state)) > 0 && !strcmp(state, "offline\n");
 }
 
 static bool have_hotplug(void)
 {
 	struct dirent *entry;
+	long block;
 	DIR *dir;
 
-	dir = opendir(MEMORY_DIR);
-	while (dir && !memory_block[0] && (entry = readdir(dir))) {
-		char path[PATH_MAX];
-
-		snprintf(path, sizeof(path), MEMORY_DIR "/%s/state", entry->d_name);
-		if (!strncmp(entry->d_name, "memory", 6) && block_is_offline(path))
-			strcpy(memory_block, path);
-	}
+	dir = opendir(MEMORY_SYS);
+	while (dir && memory_block < 0 && (entry = readdir(dir)))
+		if (sscanf(entry->d_name, "memory%ld", &block) == 1 && block_is_offline(block))
+			memory_block = block;
 	if (dir)
 		closedir(dir);
-	return memory_block[0] || because("no block in " MEMORY_DIR " is offline");
-}
-
-static void no_action(int sig)
-{
-}
-
-/* Offlining goes on until it works or a signal comes. */
-static int block_offline(void)
-{
-	struct itimerval limit = { .it_value.tv_sec = 5 };
-	struct sigaction act = { .sa_handler = no_action };
-	int err;
-
-	sigaction(SIGALRM, &act, NULL);
-	setitimer(ITIMER_REAL, &limit, NULL);
-	err = put_str(memory_block, "offline");
-	setitimer(ITIMER_REAL, &(struct itimerval){ }, NULL);
-	return err;
+	return memory_block >= 0 || because("no block in " MEMORY_SYS " is offline");
 }
 
 /* Memory comes, is used by the others, and goes. */
 static enum result hotplug(void)
 {
-	int err = put_str(memory_block, "online_movable");
+	int err = memory_set_state(memory_block, "online_movable", 5);
 
 	usleep(rand_r(&seed) % 200000);
-	return done_if(!block_offline() && !err);
+	return done_if(!memory_set_state(memory_block, "offline", 5) && !err);
 }
 
 static bool have_compaction(void)
@@ -541,14 +512,13 @@ static bool churner_stop(struct churner *c, long long deadline)
 	return true;
 }
 
-/* What the system has got for the churn. */
-static void churn_clean_up(void)
+void churn_restore(void)
 {
 	run_cmd("swapoff /dev/" SWAP_DEV " 2>/dev/null");
 	nullb_destroy(SWAP_DEV);
 	rmdir(OUR_CGROUP);
-	if (memory_block[0] && !block_is_offline(memory_block))
-		block_offline();
+	if (memory_block >= 0 && !block_is_offline(memory_block))
+		memory_set_state(memory_block, "offline", 5);
 }
 
 bool churn_stop(unsigned int limit_ms)
@@ -561,7 +531,7 @@ bool churn_stop(unsigned int limit_ms)
 	for (i = 0; i < ARRAY_SIZE(churners); i++)
 		ok &= churner_stop(&churners[i], deadline);
 	if (ok)
-		churn_clean_up();
+		churn_restore();
 	return ok;
 }
 
@@ -581,10 +551,4 @@ bool churn_report(void)
 		ok &= c->tally->rounds[DONE] && !c->tally->rounds[WRONG];
 	}
 	return ok;
-}
-
-void churn_restore(void)
-{
-	/* The processes are gone with the test: PR_SET_PDEATHSIG. */
-	churn_clean_up();
 }

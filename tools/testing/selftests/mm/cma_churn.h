@@ -24,7 +24,10 @@ void churn_tend(void);
 bool churn_stop(unsigned int limit_ms);
 /* Print what each has done. False if one got nowhere, or has seen wrong data. */
 bool churn_report(void);
-/* The same as churn_stop(), but by force, and for a test that was killed. */
+/*
+ * Take back what the system has got for the churn. For a test that was killed, too:
+ * its processes are gone with it, but the memory block may stay online.
+ */
 void churn_restore(void);
 
 #endif

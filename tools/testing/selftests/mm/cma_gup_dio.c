@@ -59,7 +59,6 @@
 
 #define HOLD_MS		1500	/* how long a slow I/O takes */
 #define SHORT_HOLD_MS	600	/* less than the bound of a wait */
-#define BOUND_MS	1000	/* the longest that an I/O waits for gates, from its start */
 #define PROMPT_MS	600	/* what has to be prompt may take this long */
 #define GATE_MS		5000	/* a gate has to be closed after that */
 

@@ -302,7 +302,6 @@ TEST_F(budget, bad_values)
 #define HOLD_MS		2000	/* how long the slow I/O takes */
 #define STUCK_MS	100	/* an I/O that takes longer waits at the gate */
 #define PROMPT_MS	600	/* what has to be prompt may take this long */
-#define BOUND_MS	1000	/* the longest that a pin may wait */
 
 enum action {
 	ACT_NONE,

@@ -47,7 +47,6 @@
 #define MAX_GROUPS	16
 #define MAX_SEGS	4
 
-#define BOUND_MS	1000		/* the longest that one call of GUP waits */
 #define REAP_MS		10000		/* a process without pins to wait for ends */
 #define MEM_SLACK	(16 * MB)	/* of free memory, which others use as well */
 #define ALLOC_MS	30000		/* the longest without a success */

@@ -7,7 +7,6 @@
 #include <sys/types.h>
 #include "cma_util.h"
 
-#define BOUND_MS	1000	/* the longest that a call waits for gates */
 #define PROMPT_MS	600	/* what has to be prompt may take this long */
 #define HOLD_MS		2500	/* how long the pins last that close the gates */
 #define LEAD_MS		300	/* so long before their end the test acts */

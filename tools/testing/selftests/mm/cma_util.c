@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #include "cma_util.h"
@@ -102,6 +103,25 @@ int put_num(const char *path, unsigned long val)
 
 	snprintf(buf, sizeof(buf), "%lu", val);
 	return put_str(path, buf);
+}
+
+int memory_set_state(unsigned long block, const char *state, unsigned int seconds)
+{
+	char path[128];
+	int status;
+	pid_t pid;
+
+	snprintf(path, sizeof(path), MEMORY_SYS "/memory%lu/state", block);
+	pid = fork();
+	if (!pid) {
+		/* The default action of SIGALRM, which ends offlining. */
+		signal(SIGALRM, SIG_DFL);
+		alarm(seconds);
+		_exit(put_str(path, state) ? KSFT_FAIL : KSFT_PASS);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return -1;
+	return status;
 }
 
 /* The number behind "name" in a file such as /proc/vmstat, 0 if not there. */

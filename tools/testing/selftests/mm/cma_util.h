@@ -22,8 +22,11 @@
 
 /* To wait for pins is tested, not how long that takes on a slow machine. */
 #define AMPLE_MS	5000
+/* PIN_GATE_MAX_WAIT: the longest that one call waits for gates, from its start */
+#define BOUND_MS	1000
 
 #define DEBUGFS_CMA	"/sys/kernel/debug/cma"
+#define MEMORY_SYS	"/sys/devices/system/memory"
 
 #define NO_BUDGET	"no drain_budget_ms: this kernel's CMA does not wait for pins"
 
@@ -59,6 +62,8 @@ long long now_us(void);
 /* Write to a file of the kernel. Both return 0 or -errno. */
 int put_str(const char *path, const char *val);
 int put_num(const char *path, unsigned long val);
+/* Set the state of a memory block, for no longer than that. 0 if it worked. */
+int memory_set_state(unsigned long block, const char *state, unsigned int seconds);
 unsigned long vm_counter(const char *name);
 /* Of /proc/meminfo. */
 size_t mem_bytes(const char *name);
