@@ -135,6 +135,14 @@ quiet_log()
 		"$1/console.log" | grep -v 'BUG: KCSAN: '
 }
 
+# stale_breakpoint DIR: the first that went wrong in the guest is a breakpoint that
+# nobody has set. While a guest patches its code, QEMU's emulation of several CPUs
+# can run into one that has been removed already.
+stale_breakpoint()
+{
+	[[ $(grep -m 1 -oE 'Oops: [a-z0-9]*|BUG: |WARNING: ' "$1/console.log") == 'Oops: int3' ]]
+}
+
 # ktap DIR: the KUnit results in the guest's kernel log
 ktap()
 {

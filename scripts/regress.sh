@@ -103,13 +103,6 @@ kinds()
 		sed -E -e 's/^[0-9]+:\[ *[0-9.]+\] //; s/\r//; s#\.\./(base|tree)/##; s/0x[0-9a-f]+|[0-9a-f]{8,}|[0-9]+/N/g' | sort -u || :
 }
 
-# stale_breakpoint: the guest ran into one of the emulation. vm.sh tries again if so,
-# but not any more as soon as the first program has started.
-stale_breakpoint()
-{
-	[[ $(grep -m 1 -oE 'Oops: [a-z0-9]*|BUG: |WARNING: ' "$dir/console.log") == 'Oops: int3' ]]
-}
-
 # run_group DIR KERNEL GROUP [TEST]: leaves results, reports and seconds there
 run_group()
 {
@@ -128,7 +121,8 @@ run_group()
 		status=0
 		guest "${@:2}" >"$dir/output" 2>"$dir/errors" || status=$?
 		rm -f "$dir/swap" "$dir/disk"
-		stale_breakpoint || break
+		# vm.sh tries again as well, but not after the start of the command.
+		stale_breakpoint "$dir" || break
 		say "note: guest $try ended at a stale breakpoint of the emulation"
 	done
 	[[ $status -eq 0 || $status -eq 125 ]] || {
