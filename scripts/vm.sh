@@ -126,7 +126,12 @@ count)
 	smp=1
 	;;
 kvm) cpu=(-accel kvm -cpu host) ;;
-tcg) cpu=(-accel "tcg,thread=multi" -cpu "$model") ;;
+tcg)
+	cpu=(-accel "tcg,thread=multi" -cpu "$model")
+	# Where a guest is slow, its watchdog takes the TSC for unstable, at any time,
+	# and the kernel changes the clock source: see below.
+	[[ $kernel == *arm64* ]] || append="tsc=nowatchdog $append"
+	;;
 esac
 if [[ -n $shell ]]; then
 	say "booting ($accel); exit ends the guest, Ctrl-A X kills it"
