@@ -14,9 +14,10 @@
  *           of the budget.  Every way out opens what is closed.
  * user      Pins, does I/O, unpins and pins again at once (a hot buffer).
  *           GUP-fast first where FAST() says so, then GUP-slow.  A gated call
- *           drops its pins and mmap_lock, waits, and walks again.  A GUP-fast
- *           walk that ends early is checked as well; what it has pinned stays in
- *           hand while GUP-slow pins the rest, and goes too if that must wait.
+ *           drops its pins and mmap_lock, waits, and walks again, in the same
+ *           way.  A GUP-fast walk that ends early is checked as well; what it
+ *           has pinned stays in hand while GUP-slow pins the rest, and goes too
+ *           if that must wait.
  * killer    Sends user 0 a fatal signal at an arbitrary moment.
  * memory    Writes store buffers back at arbitrary moments.
  *
@@ -57,7 +58,8 @@
  *    while it has its new owner.
  * 2b No pin stays that was taken by a walk begun behind the closed gate, unless
  *    the deadline of the call has passed.
- * 2c A pin of GUP-fast that stays was visible to every scan behind the gate.
+ * 2c A pin of GUP-fast that stays was visible to every scan behind the gate,
+ *    with the same exception.
  * 2d Nobody sleeps on a gate with a pin of the same call in hand.
  * 3  Every waiter leaves: invalid end state, or call_ends, if not.  A killed one
  *    leaves with nothing in hand.
@@ -714,7 +716,7 @@ inline keep(u, fast)
 		:: HELD(u, x) == OLD ->
 			assert(!handed_out[x]);
 			assert(expired || !LATE(u, x));
-			assert(!fast || !MISSED(u, x))
+			assert(expired || !fast || !MISSED(u, x))
 		:: else
 		fi
 	}
@@ -816,7 +818,10 @@ inline gup_fast(u)
 		p++
 	od;
 #if !defined(CHECK_BEFORE_PIN) && !defined(NO_GATE)
-	check_gates(u);
+	if
+	:: !expired -> check_gates(u)
+	:: else
+	fi;
 #endif
 	/* a walk that ended early is checked as well, GUP-slow pins the rest */
 	if
@@ -826,10 +831,8 @@ inline gup_fast(u)
 		:: ALL_HELD(u) -> d_step { call_end(u) }; goto pinned
 		:: else
 		fi
-	:: else ->
-		REACHED(FAST_GATED);
-		unpin_all(u);
-		atomic { true; d_step { walk_end(u) } }
+	:: d_step { else -> REACHED(FAST_GATED); waits_for = BLOCK(gated); walk_end(u) } ->
+		goto wait
 	fi
 }
 
@@ -925,7 +928,7 @@ finish:
 proctype user(byte u)
 {
 	byte p, call, gated, naps, waits_for;
-	bool expired, interrupted;
+	bool fast, expired, interrupted;
 
 next_call:
 	atomic {
@@ -937,13 +940,15 @@ next_call:
 		:: CALLS(u) -> call++
 		:: else
 		fi;
-		in_call[u] = true
+		in_call[u] = true;
+		fast = FAST(u)
 	};
+walk:
 	if
-	:: FAST(u) -> gup_fast(u)
+	:: fast -> gup_fast(u)
 	:: else
 	fi;
-walk:
+	fast = false;
 	gup_slow(u);
 	if
 	:: atomic {
@@ -957,6 +962,7 @@ walk:
 	   } -> goto pinned
 	:: d_step { else -> waits_for = BLOCK(gated); walk_end(u) }
 	fi;
+wait:
 #ifndef SLEEP_HOLDING_PIN
 	unpin_all(u);
 #endif

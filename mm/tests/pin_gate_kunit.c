@@ -880,7 +880,8 @@ static void undo_gup(struct gated_call *gc, long ret)
 	unpin_user_pages(gup->pinned, ret);
 }
 
-static void pin_waits(struct kunit *test)
+static void expect_pin_waits(struct kunit *test, const struct pin_call *pin_call,
+			     unsigned long vm_flags, unsigned int flags)
 {
 	struct page *block = isolated_block(test);
 	struct page *page = block + pageblock_nr_pages / 3;
@@ -890,15 +891,33 @@ static void pin_waits(struct kunit *test)
 			.call = call_gup, .undo = undo_gup,
 			.block = block, .before = &page, .nr = 1,
 		},
-		.pin_call = test->param_value,
+		.pin_call = pin_call,
 		.addr = map_page(test, page),
-		.flags = FOLL_WRITE, .pinned = &pinned,
+		.flags = flags, .pinned = &pinned,
 	};
+
+	mmap_write_lock(current->mm);
+	vm_flags_clear(vma_lookup(current->mm, gup.addr),
+		       (VM_READ | VM_WRITE) & ~vm_flags);
+	mmap_write_unlock(current->mm);
 
 	KUNIT_ASSERT_EQ(test, call_while_gated(test, &gup.gc), 1);
 	KUNIT_EXPECT_PTR_EQ(test, pinned, page);
 	KUNIT_EXPECT_TRUE(test, folio_maybe_dma_pinned(page_folio(page)));
 	unpin_user_page(pinned);
+}
+
+static void pin_waits(struct kunit *test)
+{
+	expect_pin_waits(test, test->param_value, VM_READ | VM_WRITE, FOLL_WRITE);
+}
+
+/* Without VM_READ, the slow path refuses what GUP-fast can pin. */
+static void pin_fast_waits_itself(struct kunit *test)
+{
+	if (!IS_ENABLED(CONFIG_HAVE_GUP_FAST))
+		kunit_skip(test, "needs CONFIG_HAVE_GUP_FAST");
+	expect_pin_waits(test, &pin_calls[0], VM_WRITE, 0);
 }
 
 /* With nobody to open the gate */
@@ -939,6 +958,51 @@ static void pin_nowait(struct kunit *test)
 	}
 	KUNIT_EXPECT_FALSE(test, folio_maybe_dma_pinned(page_folio(block)));
 	KUNIT_EXPECT_EQ(test, nr_events(PIN_GATE_WAIT), waits);
+	pin_gate_open(block);
+}
+
+struct lock_owner {
+	struct mm_struct *mm;
+	struct completion locked, release, done;
+	bool waited_for;
+};
+
+static int own_mmap_lock(void *data)
+{
+	struct lock_owner *owner = data;
+
+	mmap_write_lock(owner->mm);
+	complete(&owner->locked);
+	owner->waited_for = !wait_for_completion_timeout(&owner->release, HZ);
+	mmap_write_unlock(owner->mm);
+	complete(&owner->done);
+	return 0;
+}
+
+/* The owner of the lock may be waiting for the isolator. */
+static void pin_fast_nowait_needs_no_lock(struct kunit *test)
+{
+	struct page *block = gated_block(test);
+	unsigned long addr = map_page(test, block);
+	struct lock_owner owner = { .mm = current->mm };
+	struct page *pinned = NULL;
+	struct task_struct *task;
+	long ret;
+
+	if (!IS_ENABLED(CONFIG_HAVE_GUP_FAST))
+		kunit_skip(test, "needs CONFIG_HAVE_GUP_FAST");
+	init_completion(&owner.locked);
+	init_completion(&owner.release);
+	init_completion(&owner.done);
+	task = kthread_run(own_mmap_lock, &owner, "pin_gate_owner");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	wait_for_completion(&owner.locked);
+	ret = pin_fast(addr, 1, FOLL_WRITE | FOLL_PIN_NOWAIT, &pinned);
+	complete(&owner.release);
+	wait_for_completion(&owner.done);
+
+	KUNIT_EXPECT_EQ(test, ret, -EAGAIN);
+	KUNIT_EXPECT_FALSE(test, owner.waited_for);
 	pin_gate_open(block);
 }
 
@@ -1143,15 +1207,21 @@ static void pin_many_nowait(struct kunit *test)
 	pin_gate_open(many->blocks[NR_BLOCKS - 1]);
 }
 
-/* The bound is for the call, not for each gate it meets. */
-static void pin_many_deadline(struct kunit *test)
+/*
+ * The bound is for the call, not for each gate it meets. With a @hole, GUP-fast
+ * and the slow path meet some.
+ */
+static void expect_one_bound(struct kunit *test, int hole)
 {
 	const struct pin_call *pin_call = test->param_value;
 	unsigned long timeouts = nr_events(PIN_GATE_TIMEOUT);
 	struct many_pages *many = many_pages(test);
-	unsigned long addr = map_pages(test, many->pages, NR_PAGES);
+	unsigned long addr;
 	int i;
 
+	if (hole >= 0)
+		many->pages[hole] = NULL;
+	addr = map_pages(test, many->pages, NR_PAGES);
 	for (i = 0; i < NR_BLOCKS; i++)
 		pin_gate_close(many->blocks[i]);
 	KUNIT_ASSERT_EQ(test, pin_call->pin(addr, NR_PAGES, FOLL_WRITE,
@@ -1160,6 +1230,16 @@ static void pin_many_deadline(struct kunit *test)
 	unpin_user_pages(many->pinned, NR_PAGES);
 	for (i = 0; i < NR_BLOCKS; i++)
 		pin_gate_open(many->blocks[i]);
+}
+
+static void pin_many_deadline(struct kunit *test)
+{
+	expect_one_bound(test, -1);
+}
+
+static void pin_many_deadline_with_hole(struct kunit *test)
+{
+	expect_one_bound(test, NR_PAGES / 2);
 }
 
 /*
@@ -1340,6 +1420,8 @@ static struct kunit_case pin_gate_cases[] = {
 	KUNIT_CASE(overlapping_isolators),
 	KUNIT_CASE(budget_is_parsed),
 	KUNIT_CASE_PARAM(pin_waits, pin_call_gen_params),
+	KUNIT_CASE(pin_fast_waits_itself),
+	KUNIT_CASE(pin_fast_nowait_needs_no_lock),
 	KUNIT_CASE_PARAM(pin_deadline, pin_call_gen_params),
 	KUNIT_CASE_PARAM(pin_nowait, pin_call_gen_params),
 	KUNIT_CASE_PARAM(pin_nogate, pin_call_gen_params),
@@ -1352,6 +1434,7 @@ static struct kunit_case pin_gate_cases[] = {
 	KUNIT_CASE_PARAM(pin_many_with_hole, pin_call_gen_params),
 	KUNIT_CASE_PARAM(pin_many_nowait, pin_call_gen_params),
 	KUNIT_CASE_PARAM(pin_many_deadline, pin_call_gen_params),
+	KUNIT_CASE_PARAM(pin_many_deadline_with_hole, pin_call_gen_params),
 	KUNIT_CASE_PARAM(pin_anon, pin_call_gen_params),
 	KUNIT_CASE_PARAM(pin_longterm, pin_call_gen_params),
 	KUNIT_CASE(pin_memfd),

@@ -44,8 +44,7 @@ static inline long node_stat(pg_data_t *pgdat, enum node_stat_item item)
 	return sum;
 }
 
-/* How many pins are held in the whole system? */
-static inline long nr_pins(void)
+static inline long sum_pins(void)
 {
 	pg_data_t *pgdat;
 	long sum = 0;
@@ -56,7 +55,22 @@ static inline long nr_pins(void)
 	return sum;
 }
 
-/* Per-CPU counts can be on their way into the global one: look again. */
+/*
+ * How many pins are held in the whole system? A count on its way from a CPU into
+ * the global one can be missed: believe what two looks agree on.
+ */
+static inline long nr_pins(void)
+{
+	long before, sum = sum_pins();
+
+	do {
+		before = sum;
+		sum = sum_pins();
+	} while (sum != before);
+	return sum;
+}
+
+/* What others release can take a moment: look again. */
 static inline void expect_nr_pins(struct kunit *test, long expected)
 {
 	int i;

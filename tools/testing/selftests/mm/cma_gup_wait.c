@@ -189,6 +189,38 @@ TEST_F_TIMEOUT(gate, mmap_lock, 60)
 	EXPECT_TRUE(pins_back_to(s->pins));
 }
 
+/* Who queues behind a drain can be killed. */
+TEST_F_TIMEOUT(gate, killed_in_queue, 60)
+{
+	struct scene *s = &self->s;
+	long long start, us;
+	int status;
+	pid_t pid;
+
+	/* One page is left, for another allocation. */
+	area.count--;
+	ASSERT_TRUE(scene_close_gates(s, AMPLE_MS))
+		TH_LOG("%s", reason);
+	pid = fork();
+	if (!pid) {
+		area.count = 1;
+		_exit(area_alloc() ? KSFT_FAIL : KSFT_PASS);
+	}
+	ASSERT_GT(pid, 0);
+	usleep(LEAD_MS * 1000);
+	ASSERT_EQ(waitpid(pid, &status, WNOHANG), 0)
+		TH_LOG("the allocation of one page did not have to wait");
+	start = now_us();
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	us = now_us() - start;
+	EXPECT_TRUE(WIFSIGNALED(status));
+	scene_finish(s);
+	ksft_print_msg("the killed allocation was gone after %ld ms\n", to_ms(us));
+	EXPECT_LT(to_ms(us), PROMPT_MS);
+	EXPECT_TRUE(pins_back_to(s->pins));
+}
+
 /*
  * Long-term pins
  */
