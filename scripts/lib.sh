@@ -131,8 +131,8 @@ checkpatch()
 # For the data races of KCSAN, which are many, there is races.awk.
 quiet_log()
 {
-	! grep -n -E 'WARNING: |BUG[: ]|INFO: (task|rcu|trying)|Oops|UBSAN|DEBUG_LOCKS_WARN|corruption' \
-		"$1/console.log" | grep -v 'BUG: KCSAN: '
+	! grep -n -E -e 'WARNING: |BUG[: ]|INFO: (task|rcu|trying)|Oops|UBSAN|DEBUG_LOCKS_WARN' \
+		-e 'corruption|Out of memory' "$1/console.log" | grep -v 'BUG: KCSAN: '
 }
 
 # stale_breakpoint DIR: the first that went wrong in the guest is a breakpoint that

@@ -495,7 +495,7 @@ static bool writer_start_outside(struct writer *w)
 {
 	bool ok;
 
-	if (!area_take())
+	if (!area_take(&area))
 		return false;
 	ok = writer_start(w);
 	area_free();

@@ -438,7 +438,7 @@ static bool outside_prepare(struct target *t, size_t file_bytes, char **mem, siz
 {
 	bool ok;
 
-	if (!area_take())
+	if (!area_take(&area))
 		return false;
 	ok = target_open(t, file_bytes);
 	if (ok) {

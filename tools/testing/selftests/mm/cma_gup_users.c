@@ -59,7 +59,7 @@ static void expect_clean(struct __test_metadata *_metadata, const struct result 
 		TH_LOG("short or failed I/O, first result %ld", res->first_error);
 	EXPECT_TRUE(pins_back_to(pins_before))
 		TH_LOG("%ld pins more than before", pins_held() - pins_before);
-	EXPECT_TRUE(area_take())
+	EXPECT_TRUE(area_take(&area))
 		TH_LOG("%s", reason);
 	area_free();
 }

@@ -243,19 +243,19 @@ void area_free(void)
 	area_put(&area, "free", area.count);
 }
 
-/* Allocate the area while there is no load: then it has to work soon. */
-bool area_take(void)
+/* Allocate an area while there is no load: then it has to work soon. */
+bool area_take(const struct cma_area *a)
 {
 	int i, err = 0;
 
 	for (i = 0; i < 50; i++) {
-		err = area_alloc();
+		err = area_put(a, "alloc", a->count);
 		if (!err)
 			return true;
 		usleep(20000);
 	}
 	return because("area %s cannot be allocated even without load: %s",
-		       area.name, strerror(-err));
+		       a->name, strerror(-err));
 }
 
 bool area_read(struct cma_area *a, const char *name)
@@ -539,7 +539,7 @@ bool ballast_leave_at_most(size_t leave)
 {
 	bool ok;
 
-	if (!area_take())
+	if (!area_take(&area))
 		return false;
 	ok = ballast_reserve() && ballast_grow(leave);
 	area_free();

@@ -98,7 +98,7 @@ const char *budget_file(void);
 /* Allocate the whole area: 0 or -errno. */
 int area_alloc(void);
 /* Allocate it while there is no load: then it has to work soon. */
-bool area_take(void);
+bool area_take(const struct cma_area *a);
 /* Frees only what was allocated through debugfs. */
 void area_free(void);
 
