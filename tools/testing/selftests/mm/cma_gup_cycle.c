@@ -46,6 +46,8 @@
 
 /* The server's buffers are at the end of the memory: see scene_fill(). */
 #define SERVER_POS	(BUF_BYTES - DAEMON_DEPTH * DAEMON_IO_BYTES)
+/* Without what ext4 reads later, of its own, which takes the server's buffers. */
+#define EXT4_OPTIONS	"noatime,noinit_itable,no_prefetch_block_bitmaps"
 
 /* Shared with the server and, to restore the system, with the parent of the tests. */
 static struct daemon *server;
@@ -147,7 +149,7 @@ static bool stack_loop(void)
 	mkdir(LOOP_MNT, 0700);
 	if (!run_cmd("losetup --direct-io=on -f " FS_MNT "/image") ||
 	    !run_cmd("mkfs.ext4 -q -O ^has_journal " LOOP_DEV " >/dev/null 2>&1") ||
-	    !run_cmd("mount -t ext4 -o noatime,noinit_itable " LOOP_DEV " " LOOP_MNT))
+	    !run_cmd("mount -t ext4 -o " EXT4_OPTIONS " " LOOP_DEV " " LOOP_MNT))
 		return because("cannot mount a file system on a loop device");
 	return true;
 }
@@ -162,7 +164,7 @@ static bool stack_file(struct scene *s, enum storage storage)
 		return s->file.fd >= 0 || because("cannot open the file: %s", strerror(errno));
 	}
 	snprintf(dev, sizeof(dev), "ublkb%d", server->ublk_id);
-	if (!fs_create(dev, "ext4", "mkfs.ext4 -q -O ^has_journal", "noatime,noinit_itable"))
+	if (!fs_create(dev, "ext4", "mkfs.ext4 -q -O ^has_journal", EXT4_OPTIONS))
 		return false;
 	if (storage == STORAGE_LOOP && !stack_loop())
 		return false;
@@ -417,10 +419,10 @@ static bool metadata_file_system(void)
 	snprintf(dev, sizeof(dev), "ublkb%d", server->ublk_id);
 	/* A block is a page; inodes have 256 bytes, and there is but one table of them. */
 	return fs_create(dev, "ext4", "mkfs.ext4 -q -b 4096 -I 256 -O ^has_journal",
-			 "noatime,noinit_itable,inode_readahead_blks=0") &&
+			 EXT4_OPTIONS ",inode_readahead_blks=0") &&
 	       run_cmd("for i in $(seq %d); do : >" FS_MNT "/$i; done", NR_FILES) &&
 	       run_cmd("umount " FS_MNT) &&
-	       run_cmd("mount -t ext4 -o noatime,noinit_itable,inode_readahead_blks=0 /dev/%s "
+	       run_cmd("mount -t ext4 -o " EXT4_OPTIONS ",inode_readahead_blks=0 /dev/%s "
 		       FS_MNT, dev);
 }
 

@@ -49,7 +49,7 @@
 
 #define REAP_MS		10000		/* a process without pins to wait for ends */
 #define MEM_SLACK	(16 * MB)	/* of free memory, which others use as well */
-#define ALLOC_MS	30000		/* the longest without a success */
+#define ALLOC_MS	30000		/* the longest without a success, for a fast kernel */
 #define IDLE_MS		120000		/* the longest without anybody who waits */
 
 /* How long an allocation waits for pins; some pins last longer than some of these. */
@@ -960,7 +960,7 @@ static void expect_allocations(struct __test_metadata *_metadata, const struct a
 		       areas[al->area].name, al->succeeded, al->tried,
 		       (double)al->longest_us / USEC_PER_SEC);
 	EXPECT_GT(al->succeeded, 0);
-	EXPECT_LT(al->longest_us, ALLOC_MS * USEC_PER_MSEC);
+	EXPECT_LT(al->longest_us, (ALLOC_MS + 4 * slack_ms()) * USEC_PER_MSEC);
 	EXPECT_EQ(al->error, 0);
 }
 
