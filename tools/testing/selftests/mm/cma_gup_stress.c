@@ -165,6 +165,12 @@ static bool ballast_leave_regular(size_t leave)
 	return ok;
 }
 
+/* So much that the hot pages get into the areas. */
+static size_t storm_may_leave(void)
+{
+	return pool_may_leave(nr_areas * HOT_BYTES);
+}
+
 static void areas_set_budget(unsigned int ms)
 {
 	unsigned int i;
@@ -772,11 +778,13 @@ static void expect_gates_were_closed(struct __test_metadata *_metadata, const st
 }
 
 /* On a slow machine, it can take longer until an allocation meets pins at all. */
-static bool storm_goes_on(const struct storm *s, unsigned int second)
+static bool storm_goes_on(const struct storm *s, long long start)
 {
-	if (second < nr_seconds())
+	long long seconds = (now_us() - start) / USEC_PER_SEC;
+
+	if (seconds < nr_seconds())
 		return true;
-	return second < 5 * nr_seconds() && (!storm_waits(s) || !storm_drains(s));
+	return seconds < 5 * nr_seconds() && (!storm_waits(s) || !storm_drains(s));
 }
 
 /*
@@ -997,12 +1005,11 @@ static void expect_fair(struct __test_metadata *_metadata, struct storm *s, long
 TEST_F_TIMEOUT(storm, starvation, TIMEOUT_S)
 {
 	struct storm *s = &self->s;
-	long long stopped;
-	unsigned int i;
+	long long start = now_us(), stopped;
 
 	EXPECT_TRUE(storm_start_mixed(s))
 		TH_LOG("%s", reason);
-	for (i = 0; storm_goes_on(s, i); i++)
+	while (storm_goes_on(s, start))
 		sleep(1);
 	stopped = now_us();
 	EXPECT_TRUE(storm_stop(s))
@@ -1014,14 +1021,15 @@ TEST_F_TIMEOUT(storm, churn, TIMEOUT_S)
 {
 	struct storm *s = &self->s;
 	struct churn_env env = { .fd = s->fds[DEV_QUICK], .hot_page = hot_page, .arg = s };
-	long long stopped;
-	unsigned int i;
+	long long start = now_us(), stopped;
 
 	EXPECT_TRUE(churn_start(&env) && storm_start_mixed(s))
 		TH_LOG("%s", reason);
-	for (i = 0; storm_goes_on(s, i); i++) {
+	while (storm_goes_on(s, start)) {
 		sleep(1);
 		churn_tend();
+		EXPECT_TRUE(ballast_renew(storm_may_leave()))
+			TH_LOG("%s", reason);
 	}
 	stopped = now_us();
 	EXPECT_TRUE(storm_stop(s))
@@ -1057,7 +1065,7 @@ int main(int argc, char **argv)
 	if (!system_prepare(stress_exit))
 		ksft_exit_skip("%s\n", reason);
 	areas_find();
-	if (!ballast_leave_regular(pool_may_leave(nr_areas * HOT_BYTES)))
+	if (!ballast_leave_regular(storm_may_leave()))
 		ksft_exit_skip("%s\n", reason);
 	return test_harness_run(argc, argv);
 }

@@ -494,9 +494,13 @@ static struct {
 	size_t used;
 } ballast;
 
+/* At least that much: somebody may allocate or free an area meanwhile. */
 static size_t regular_free(void)
 {
-	return mem_bytes("MemFree") - mem_bytes("CmaFree");
+	size_t cma = mem_bytes("CmaFree"), free = mem_bytes("MemFree");
+
+	cma = max_size(cma, mem_bytes("CmaFree"));
+	return free > cma ? free - cma : 0;
 }
 
 static bool ballast_reserve(void)
@@ -557,6 +561,19 @@ void ballast_leave_at_least(size_t leave)
 	len = min_size((leave - free + 2 * MB) & ~(2 * MB - 1), ballast.used);
 	ballast.used -= len;
 	madvise(ballast.addr + ballast.used, len, MADV_DONTNEED);
+}
+
+/*
+ * While there is swap, reclaim splits huge pages of the ballast, and frees what is
+ * zero in them. If much is gone, use it up again, but not all: that is what keeps
+ * the kernel from running out of memory.
+ */
+bool ballast_renew(size_t leave)
+{
+	if (regular_free() < leave + 64 * MB)
+		return true;
+	ballast_leave_at_least(SIZE_MAX / 2);
+	return ballast_reserve() && ballast_grow(leave + 16 * MB);
 }
 
 /*

@@ -146,6 +146,7 @@ bool ballast_grow(size_t leave);
 bool ballast_leave_at_most(size_t leave);
 /* Shrink it until so much is free. */
 void ballast_leave_at_least(size_t leave);
+bool ballast_renew(size_t leave);
 
 /* The pool: memory in the area. */
 enum pool_kind {
