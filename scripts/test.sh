@@ -164,6 +164,7 @@ changed_functions()
 # is preempted.
 KNOWN_RACES='__bio_release_pages / check_and_migrate_movable_pages_or_folios;
 	isolate_migratepages_block / try_grab_folio_fast;
+	migrate_pages_sync / try_grab_folio_fast;
 	kthread_is_per_cpu / reclaim_clean_pages_from_list;
 	gup_gated_page'
 
