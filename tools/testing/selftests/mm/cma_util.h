@@ -97,7 +97,7 @@ size_t area_bytes(void);
 const char *budget_file(void);
 /* Allocate the whole area: 0 or -errno. */
 int area_alloc(void);
-/* Allocate it while there is no load: then it has to work soon. */
+/* Allocate an area while there is no load: then it has to work soon. */
 bool area_take(const struct cma_area *a);
 /* Frees only what was allocated through debugfs. */
 void area_free(void);
@@ -146,6 +146,7 @@ bool ballast_grow(size_t leave);
 bool ballast_leave_at_most(size_t leave);
 /* Shrink it until so much is free. */
 void ballast_leave_at_least(size_t leave);
+/* Use up again what reclaim has taken from it; regular memory that may be free. */
 bool ballast_renew(size_t leave);
 
 /* The pool: memory in the area. */
