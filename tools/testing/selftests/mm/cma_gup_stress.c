@@ -49,7 +49,7 @@
 
 #define REAP_MS		10000		/* a process without pins to wait for ends */
 #define MEM_SLACK	(16 * MB)	/* of free memory, which others use as well */
-#define ALLOC_MS	30000		/* the longest without a success, for a fast kernel */
+#define ALLOC_MS	26000		/* the longest without a success, and 4 times the slack */
 #define IDLE_MS		120000		/* the longest without anybody who waits */
 
 /* How long an allocation waits for pins; some pins last longer than some of these. */
@@ -147,6 +147,14 @@ static void areas_find(void)
 		closedir(dir);
 }
 
+static void areas_free(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr_areas; i++)
+		area_put(&areas[i], "free", areas[i].count);
+}
+
 /*
  * The same as ballast_leave_at_most(), but with all areas allocated meanwhile: the
  * ballast would use their free pages, too.
@@ -160,8 +168,7 @@ static bool ballast_leave_regular(size_t leave)
 		if (strcmp(areas[i].name, area.name))
 			ok = ok && area_take(&areas[i]);
 	ok = ok && ballast_leave_at_most(leave);
-	for (i = 0; i < nr_areas; i++)
-		area_put(&areas[i], "free", areas[i].count);
+	areas_free();
 	return ok;
 }
 
@@ -184,10 +191,9 @@ static void areas_restore(void)
 {
 	unsigned int i;
 
-	for (i = 0; i < nr_areas; i++) {
-		area_put(&areas[i], "free", areas[i].count);
+	areas_free();
+	for (i = 0; i < nr_areas; i++)
 		area_set_budget(&areas[i], areas[i].budget);
-	}
 	system_restore();
 }
 
