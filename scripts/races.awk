@@ -3,7 +3,7 @@
 # Of the data races that KCSAN reports in a kernel log, those in which one of certain
 # functions (names separated by blanks) accesses the data, or calls what does: a
 # list or a reference count of theirs is accessed by others. Not those with such a
-# title (separated by semicolons).
+# title (separated by semicolons), and not those of compound_head().
 #
 #   awk -v functions="NAME NAME" -v known="NAME / NAME; NAME" -f races.awk
 
@@ -24,7 +24,7 @@ BEGIN {
 /^BUG: KCSAN: / {
 	report = title = ""
 	in_report = 1
-	is_ours = 0
+	is_ours = is_head = 0
 	for (i = 5; i <= NF; i++) {
 		name = $i
 		sub(/[+.].*/, "", name)
@@ -34,6 +34,13 @@ BEGIN {
 
 in_report {
 	report = report "\n" $0
+}
+
+# compound_head() reads the second word of a struct page (x86_64: 64 bytes each, in
+# the vmemmap), by READ_ONCE(), also of a page that others have in a list and whose
+# list_head has a pointer there. It tells the two apart by bit 0.
+/^read \(marked\) to 0xff(d4|ffea)[0-9a-f]*[048c]8 of 8 bytes / {
+	is_head = 1
 }
 
 # In a stack: function+0x12/0x34
@@ -50,6 +57,6 @@ in_report && /^ / {
 
 in_report && /^=====/ {
 	in_report = 0
-	if (is_ours && !(title in is_known))
+	if (is_ours && !is_head && !(title in is_known))
 		print report
 }

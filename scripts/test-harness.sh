@@ -195,7 +195,7 @@ test_lock()
 	exec 8>&-
 }
 
-# Three races: next to pin_gate_wait(), further away, and in pin_gate_open()
+# Next to pin_gate_wait(), further away, in pin_gate_open(), and in its compound_head()
 races_log()
 {
 	sed 's/^/[    1.234567][   T12] /; s/$/\r/' <<-'END'
@@ -220,6 +220,13 @@ races_log()
 		BUG: KCSAN: data-race in a_reader / pin_gate_open
 
 		write to 0xffff888003c0f020 of 4 bytes by task 1 on cpu 1:
+		 pin_gate_open+0x7/0x8
+
+		==================================================================
+		==================================================================
+		BUG: KCSAN: data-race in list_user / pin_gate_open
+
+		read (marked) to 0xffd4000000bde0c8 of 8 bytes by task 1 on cpu 1:
 		 pin_gate_open+0x7/0x8
 
 		==================================================================

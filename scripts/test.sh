@@ -158,14 +158,9 @@ changed_functions()
 			: name; s/^([a-z_][^(]*[ *])?([a-z_0-9]+)\(.*/\2/p' | sort -u | tr '\n' ' '
 }
 
-# Next to what the series adds or edits, but of the base: a page's compound_head is
-# read while it is in a list, which compound_head tells apart by a bit; the flags of a
-# task, by the scheduler; and those of the current task, whose PF_BLOCK_TS goes when it
-# is preempted.
-KNOWN_RACES='__bio_release_pages / check_and_migrate_movable_pages_or_folios;
-	isolate_migratepages_block / try_grab_folio_fast;
-	migrate_pages_sync / try_grab_folio_fast;
-	kthread_is_per_cpu / reclaim_clean_pages_from_list;
+# Next to what the series adds or edits, but of the base: the flags of a task are read by
+# the scheduler; and those of the current task lose PF_BLOCK_TS when it is preempted.
+KNOWN_RACES='kthread_is_per_cpu / reclaim_clean_pages_from_list;
 	gup_gated_page'
 
 # races NAME: those that KCSAN has seen in that guest

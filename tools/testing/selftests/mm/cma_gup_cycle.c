@@ -836,8 +836,8 @@ TEST_F_TIMEOUT(owner, pinners, 120)
 	EXPECT_EQ(status, 0);
 	EXPECT_GT(allocs, 0);
 	EXPECT_EQ(succeeded, 0);
-	/* The budget does not count the passes, which are slow on a slow kernel. */
-	EXPECT_LT(to_ms(longest), variant->budget_ms * 3 / 2 + 2 * PROMPT_MS);
+	/* The budget does not count the first passes, which are slow on a slow kernel. */
+	EXPECT_LT(to_ms(longest), variant->budget_ms * 3 / 2 + 3 * PROMPT_MS);
 	EXPECT_GT(vm_counter("pin_gate_wait"), s->waits);
 	if (variant->budget_ms > BOUND_MS)
 		EXPECT_GT(vm_counter("pin_gate_timeout"), s->timeouts);
