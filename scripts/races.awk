@@ -3,7 +3,7 @@
 # Of the data races that KCSAN reports in a kernel log, those in which one of certain
 # functions (names separated by blanks) accesses the data, or calls what does: a
 # list or a reference count of theirs is accessed by others. Not those with such a
-# title (separated by semicolons), and not those of compound_head().
+# title (separated by semicolons), nor those of compound_head() and PF_BLOCK_TS.
 #
 #   awk -v functions="NAME NAME" -v known="NAME / NAME; NAME" -f races.awk
 
@@ -24,7 +24,7 @@ BEGIN {
 /^BUG: KCSAN: / {
 	report = title = ""
 	in_report = 1
-	is_ours = is_head = 0
+	is_ours = is_known_data = is_word = 0
 	for (i = 5; i <= NF; i++) {
 		name = $i
 		sub(/[+.].*/, "", name)
@@ -40,7 +40,20 @@ in_report {
 # the vmemmap), by READ_ONCE(), also of a page that others have in a list and whose
 # list_head has a pointer there. It tells the two apart by bit 0.
 /^read \(marked\) to 0xff(d4|ffea)[0-9a-f]*[048c]8 of 8 bytes / {
-	is_head = 1
+	is_known_data = 1
+}
+
+# The flags of the current task lose PF_BLOCK_TS, 0x20000000, when it is preempted,
+# for which no writer is named.
+/^race at unknown origin, with read to 0x[0-9a-f]* of 4 bytes / {
+	is_word = 1
+}
+
+/^value changed: / {
+	bit = index("2367abef", substr($3, 3, 1))
+	if (is_word && bit && bit == index("014589cd", substr($5, 3, 1)) &&
+	    substr($3, 4) == substr($5, 4))
+		is_known_data = 1
 }
 
 # In a stack: function+0x12/0x34
@@ -57,6 +70,6 @@ in_report && /^ / {
 
 in_report && /^=====/ {
 	in_report = 0
-	if (is_ours && !is_head && !(title in is_known))
+	if (is_ours && !is_known_data && !(title in is_known))
 		print report
 }

@@ -195,7 +195,8 @@ test_lock()
 	exec 8>&-
 }
 
-# Next to pin_gate_wait(), further away, in pin_gate_open(), and in its compound_head()
+# Next to pin_gate_wait(), further away, in pin_gate_open(), in its compound_head(), and
+# with the flags of the current task
 races_log()
 {
 	sed 's/^/[    1.234567][   T12] /; s/$/\r/' <<-'END'
@@ -228,6 +229,15 @@ races_log()
 
 		read (marked) to 0xffd4000000bde0c8 of 8 bytes by task 1 on cpu 1:
 		 pin_gate_open+0x7/0x8
+
+		==================================================================
+		==================================================================
+		BUG: KCSAN: data-race in pin_gate_wait+0x1/0x2
+
+		race at unknown origin, with read to 0xff11000000bb166c of 4 bytes by task 1 on cpu 1:
+		 pin_gate_wait+0x1/0x2
+
+		value changed: 0x20400040 -> 0x00400040
 
 		==================================================================
 	END

@@ -158,10 +158,9 @@ changed_functions()
 			: name; s/^([a-z_][^(]*[ *])?([a-z_0-9]+)\(.*/\2/p' | sort -u | tr '\n' ' '
 }
 
-# Next to what the series adds or edits, but of the base: the flags of a task are read by
-# the scheduler; and those of the current task lose PF_BLOCK_TS when it is preempted.
-KNOWN_RACES='kthread_is_per_cpu / reclaim_clean_pages_from_list;
-	gup_gated_page'
+# Next to what the series adds or edits, but of the base: the scheduler reads the flags of
+# a task that changes them.
+KNOWN_RACES='kthread_is_per_cpu / reclaim_clean_pages_from_list'
 
 # races NAME: those that KCSAN has seen in that guest
 races()
