@@ -256,6 +256,9 @@ test_races()
 	report "and no other" test "$(grep -c KCSAN: "$said")" -eq 2
 	expect "but for known ones" works 'schedule+0x1' found_races -v known=$'x / y;\n\ta_reader / pin_gate_open'
 	report "of that title" test "$(grep -c KCSAN: "$said")" -eq 1
+	sed -i 's/-> 0x00400040/-> 0x00400041/; s/read (marked) to/read to/' "$work/console"
+	expect "another flag of the task is none of them" works '-> 0x00400041' found_races
+	report "nor is a plain read of compound_head" test "$(grep -c KCSAN: "$said")" -eq 4
 }
 
 new_ksrc
