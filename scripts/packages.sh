@@ -10,7 +10,8 @@ declare -A PACKAGES=(
 	[tree]='git xz-utils'
 	[build]='gcc libc6-dev make flex bison bc libelf-dev perl python3'
 	[vm]='qemu-system-x86'
-	[selftests]='gcc libc6-dev make liburing-dev libfuse3-dev e2fsprogs xfsprogs btrfs-progs dosfstools mount'
+	[selftests]='gcc libc6-dev make liburing-dev libfuse3-dev e2fsprogs xfsprogs btrfs-progs f2fs-tools
+		gfs2-utils dosfstools mount'
 	[fio]='fio'
 	[stress]='stress-ng'
 	[regress]='libcap-dev libnuma-dev pkg-config psmisc e2fsprogs xfsprogs util-linux'

@@ -40,6 +40,15 @@ build_all()
 	report "the selftests compile" quietly scripts/selftests.sh
 }
 
+# build_steps NAME: that, and how long it took, in minutes
+build_steps()
+{
+	local began=$SECONDS
+
+	step "$1" build_all
+	BUILD_MINUTES=$(((SECONDS - began) / 60))
+}
+
 kunit()
 {
 	local status=0
@@ -61,8 +70,18 @@ selftest()
 # selftest_steps NAME APPEND PROGRAM [ARG...]: that, and what the kernel had to say
 selftest_steps()
 {
+	[[ $1 == pin ]] || in_time "$PREFIX$1" 2 || return 0
 	step "$PREFIX$1" selftest "$@"
 	step "$PREFIX$1_log" log "$1"
+}
+
+# in_time NAME MINUTES: is there that much time left for it? If not, it is skipped.
+in_time()
+{
+	[[ $((SECONDS / 60 + $2)) -gt $TEST_MINUTES ]] || return 0
+	say "=== $1: left out, it is late"
+	echo "ok - $1 # SKIP it takes some $2 minutes, and TEST_MINUTES=$TEST_MINUTES would be over" >>"$TOTAL"
+	return 1
 }
 
 kunit_steps()
@@ -80,19 +99,19 @@ all_steps()
 	step bench scripts/test-bench.sh
 	step docs scripts/docs.sh
 	step model verify/run.sh --quick
-	step build build_all
+	build_steps build
 	built || return 0
 	step guest scripts/test-guest.sh
 	kunit_steps
 	selftest_steps pin cma=256M cma_gup_pin
 	# scsi_debug loses the integrity metadata of atomic writes.
-	selftest_steps dio 'cma=256M scsi_debug.dif=1 scsi_debug.dix=1' cma_gup_dio -F atomic
-	selftest_steps dio_atomic 'cma=256M scsi_debug.atomic_wr=1' cma_gup_dio -f atomic
+	selftest_steps dio 'cma=256M scsi_debug.dif=1 scsi_debug.dix=1' cma_gup_dio -V scsi_atomic
+	selftest_steps dio_atomic 'cma=256M scsi_debug.atomic_wr=1' cma_gup_dio -v scsi_atomic
 	more_selftest_steps
 	# A slow kernel is kept busy by that many processes, and nobody gets to wait.
 	selftest_steps kill "$STRESS_AREAS" cma_gup_stress -t kill
 	MEM=2560M selftest_steps gigantic hugetlb_cma=1G cma_gup_users -f hugetlb
-	step fio env DURATION=40 scripts/fio.sh
+	! in_time fio 2 || step fio env DURATION=40 scripts/fio.sh
 }
 
 # slow_kernel NAME SLACK_MS: from here on that one, which needs so much longer; its
@@ -104,17 +123,16 @@ slow_kernel()
 	SLACK_MS=$2
 	CHURN_SECONDS=90
 	TIMEOUT=2400
-	step "$1_build" build_all
+	build_steps "$1_build"
 	built && kunit_steps
 }
 
-# slow_selftest_steps: without the registration of buffers, in which a page is held
-# for less than a slow kernel needs to come to it; and without the thread of SQPOLL,
-# which leaves hardly any pins there, so that no allocation meets one; sqpoll_iopoll
-# is not asked for that
+# slow_selftest_steps: without the thread of SQPOLL, which leaves hardly any pins
+# there on a slow kernel, so that no allocation meets one; sqpoll_iopoll is not asked
+# for that
 slow_selftest_steps()
 {
-	selftest_steps dio cma=256M cma_gup_dio -F atomic -F registered
+	selftest_steps dio cma=256M cma_gup_dio
 	more_selftest_steps -V sqpoll
 }
 
@@ -231,6 +249,10 @@ scripts/packages.sh tree lint rfc docs verify build selftests vm fio bench
 rm -rf "$OUT"
 mkdir -p "$OUT"
 : >"$TOTAL"
+# After so many minutes "make test" leaves out what is not done: the debug kernel
+# first, then selftests from the last to the first, but never the KUnit suites and cma_gup_pin.
+TEST_MINUTES=${TEST_MINUTES:-60}
+[[ ${1:-all} == all ]] || TEST_MINUTES=100000
 KERNEL=series
 PREFIX=
 SLACK_MS=1000
@@ -240,7 +262,8 @@ TIMEOUT=900
 case ${1:-all} in
 all)
 	all_steps
-	! built || debug_short_steps
+	# Another kernel, which takes somewhat longer to build, and its tests
+	! built || ! in_time "the debug kernel" $((BUILD_MINUTES * 5 / 4 + 8)) || debug_short_steps
 	;;
 *) "$1_steps" ;;
 esac

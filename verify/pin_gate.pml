@@ -5,19 +5,25 @@
  *
  * WHO TAKES PART
  *
- * isolator  alloc_contig_frozen_range() for CMA.  Isolates its pageblocks (one
- *           owner a block; the loser gets -EBUSY and touches nothing) and makes
- *           a first pass.  If something is left, it closes the gates of the
- *           blocks concerned, then { waits for a leftover without pins, makes a
- *           pass, opens the blocks that are empty, wakes those it moved
- *           something out of } until nothing is left, a fatal signal, or the end
- *           of the budget.  Every way out opens what is closed.
+ * isolator  A CMA allocation with a drain.  Isolates its pageblocks (one owner a
+ *           block; the loser touches nothing, and tries again).  Makes a pass,
+ *           which skips what is pinned.  Looks at what is left: closes the gates
+ *           of blocks with pinned pages, opens those of empty blocks.  Wakes the
+ *           waiters of the other blocks.  Looks again and again until nothing
+ *           left is pinned (or for 10 ms, if something can be moved), then makes
+ *           the next pass; if nothing was pinned, it closes the gates of all that
+ *           is left before.  Ends when nothing is left, after DRAIN_TRIES more
+ *           passes for which nothing was pinned, at the end of the budget, or on
+ *           an error.  Every way out opens what is closed.
  * user      Pins, does I/O, unpins and pins again at once (a hot buffer).
- *           GUP-fast first where FAST() says so, then GUP-slow.  A gated call
- *           drops its pins and mmap_lock, waits, and walks again, in the same
- *           way.  A GUP-fast walk that ends early is checked as well; what it
- *           has pinned stays in hand while GUP-slow pins the rest, and goes too
- *           if that must wait.
+ *           Walks by GUP-fast first where FAST() says so; GUP-slow does the rest.
+ *           GUP checks all its pins at the end.  If a gate is closed, it queues,
+ *           drops its pins, sleeps, and starts over.  After its deadline, or when
+ *           killed, it keeps them.
+ *           Direct I/O (DIO()) looks first, holding nothing: it does the same for
+ *           one page after the other, but keeps no pin.  Then it pins all, with
+ *           no check.  A look skips what is not mapped, which can be a page in
+ *           migration; not so if it has waited for that page.
  * killer    Sends user 0 a fatal signal at an arbitrary moment.
  * memory    Writes store buffers back at arbitrary moments.
  *
@@ -38,8 +44,9 @@
  * Buffered are the bit, the counter and the pin of GUP-slow.  The pin of
  * GUP-fast is not: try_grab_folio_fast() ends in smp_mb__after_atomic().  The
  * gate check leans on that barrier, and not on the ordered atomic_add_unless()
- * before it, because folio_maybe_dma_pinned() turns true only with the relaxed
- * add between the two.
+ * before it, because a folio looks pinned only after the relaxed add between the
+ * two.  Where a mutant lacks a barrier between a store and a load of a waiter,
+ * the load comes first.
  *
  * GUP-slow pins by a relaxed add under the page-table lock.  The unlock is only a
  * release, so (on arm64, say) pin and unlock can both still be invisible to
@@ -53,18 +60,24 @@
  * PROPERTIES
  *
  * 1  No lost wake-up: where there are no timeouts, a waiter left asleep is an
- *    invalid end state.
+ *    invalid end state.  That goes for the wake after a pass as well: a waiter
+ *    whose page has moved goes on, even if the drain never ends.
  * 2a When a page is handed out, nobody has it pinned; nobody's pin on it stays
  *    while it has its new owner.
  * 2b No pin stays that was taken by a walk begun behind the closed gate, unless
- *    the deadline of the call has passed.
+ *    the deadline of the call has passed, or it was killed.  For direct I/O: no
+ *    I/O that was begun behind the closed gate, or has looked at the page there,
+ *    has a pin, with the same exception, and one more: its look has skipped the
+ *    page, and then the migration failed.  So there is at most one I/O for each
+ *    task and closing, that between its look and its pin, and one for each failed
+ *    migration.
  * 2c A pin of GUP-fast that stays was visible to every scan behind the gate,
- *    with the same exception.
- * 2d Nobody sleeps on a gate with a pin of the same call in hand.
- * 3  Every waiter leaves: invalid end state, or call_ends, if not.  A killed one
- *    leaves with nothing in hand.
- * 4  At the end all gates are open, the counter is 0, and no pin or waiter is
- *    left.  Only the owner of the isolation closes or opens a gate.
+ *    with the same exception.  Not for direct I/O, which checks nothing then.
+ * 2d Nobody sleeps on a gate with a pin of the same call or I/O in hand.
+ * 3  Every waiter leaves: invalid end state, or call_ends, if not.
+ * 4  All gates of a range are open when it is given up; at the end the counter is
+ *    0, and no pin or waiter is left.  Only the owner of the isolation closes or
+ *    opens a gate.
  * 5  drain_ends: with weak fairness, the drain ends if pins end, against users
  *    that pin again for ever.
  *
@@ -73,19 +86,11 @@
  *
  * WHAT PROPERTY 5 RESTS ON
  *
- * A gated walk pins the page for a moment before it sees the gate.  Each task
- * does so once for each wake.  If the isolator woke after every pass, also one
- * that moved nothing, then the re-walks it causes could make its next pass fail,
- * and so on (mutant WAKE_EVERY_PASS).  Woken only after progress, waiters get no
- * more wakes than there are pages to move.
- *
- * A task that pins without ever sleeping on the gate (FOLL_PIN_NOWAIT in a loop)
- * is not covered: its momentary pins can make every pass fail, in theory.
- *
- * The wake between two passes is a hint: a waiter whose page moves after it has
- * dropped its pin, but before it is queued, misses it, and sleeps until the next
- * wake, the opening, or its deadline.  The wake by the opening cannot be missed:
- * the check of the bit after queueing covers it.
+ * The gate ends the wait for pins.  DRAIN_TRIES ends the passes: a woken walk
+ * pins the page for a moment before it sees the gate, and every pass wakes.  So
+ * walks can make each pass fail, in theory, by being in time for all of them.
+ * Without the limit that goes on for ever (mutant NO_TRIES_LIMIT); with it, the
+ * drain fails.
  */
 
 /* ---- scenes: choose one by -DSCENE_x ---- */
@@ -94,7 +99,8 @@
  * NI isolators, each ROUNDS(i) rounds (0: for ever) over blocks FROM(i)..TO(i);
  * NU users, each CALLS(u) I/Os (0: for ever) over pages FIRST(u)..LAST(u).
  * A user with HOLDS(u) never ends its I/O.  Page p lies in block p % NB.
- * All blocks share one wait queue, the worst collision.
+ * All blocks share one wait queue, the worst collision.  STUCK: an isolator may
+ * wait for ever.
  */
 #if defined(SCENE_FAST_SLOW)		/* a fast and a slow caller on one page */
 # define NU		2
@@ -104,9 +110,31 @@
 #elif defined(SCENE_FAST_FAST_SLOW)
 # define NU		3
 # define FAST(u)	(u != 1)
+#elif defined(SCENE_DIO)		/* direct I/O, and a slow caller */
+# define NU		2
+# define CALLS(u)	(2 - u)
+# define ROUNDS(i)	2
+# define FAST(u)	(u == 0)
+# define DIO(u)		(u == 0)
+#elif defined(SCENE_DIO_SPAN)		/* direct I/O, one over two blocks */
+# define NB		2
+# define NP		2
+# define NU		2
+# define TO(i)		1
+# define FIRST(u)	u
+# define LAST(u)	1
+# define FAST(u)	1
+# define DIO(u)		1
 #elif defined(SCENE_KILL)		/* fatal signal, timeouts, budget */
 # define NU		2
 # define ROUNDS(i)	2
+# define KILL
+# define TIMEOUTS
+# define BUDGET
+#elif defined(SCENE_KILL_DIO)
+# define NU		2
+# define FAST(u)	1
+# define DIO(u)		(u == 0)
 # define KILL
 # define TIMEOUTS
 # define BUDGET
@@ -125,7 +153,6 @@
 # define FROM(i)	i
 # define TO(i)		1
 # define FIRST(u)	u
-# define FAST(u)	(u == 0)
 #elif defined(SCENE_BUCKET)		/* two gates, one wait queue */
 # define NI		2
 # define NB		2
@@ -142,13 +169,25 @@
 # define FIRST(u)	u
 # define LAST(u)	1
 # define FAST(u)	(u == 0)
-#elif defined(SCENE_TWO_PAGES)		/* of one block: wakes between passes */
+#elif defined(SCENE_MOVED)		/* a pin for ever: the other page moves on */
 # define NP		2
 # define NU		2
-# define CALLS(u)	2
+# define CALLS(u)	(2 - u)
 # define FIRST(u)	u
 # define FAST(u)	(u == 0)
-#elif defined(SCENE_HOLDER)		/* a pin that never ends: the budget does */
+# define HOLDS(u)	(u == 1)
+# define STUCK
+#elif defined(SCENE_EMPTIED)		/* the same, in two blocks */
+# define NB		2
+# define NP		2
+# define NU		2
+# define CALLS(u)	(2 - u)
+# define TO(i)		1
+# define FIRST(u)	u
+# define FAST(u)	(u == 0)
+# define HOLDS(u)	(u == 1)
+# define STUCK
+#elif defined(SCENE_HOLDER)		/* the same, and the budget ends */
 # define NP		2
 # define NU		2
 # define ROUNDS(i)	2
@@ -159,20 +198,25 @@
 #elif defined(SCENE_STUCK)		/* nor does the isolator: own clock or signal */
 # define NU		2
 # define CALLS(u)	2
-# define STUCK
 # define KILL
 # define TIMEOUTS
 # define HOLDS(u)	(u == 1)
+# define STUCK
 #elif defined(SCENE_STUCK_KILL)		/* only the signal is left */
 # define NU		2
-# define STUCK
 # define KILL
 # define HOLDS(u)	(u == 1)
+# define STUCK
 #elif defined(SCENE_HOT)		/* for drain_ends: one hot page, two users */
 # define NU		2
 # define CALLS(u)	0
 # define ROUNDS(i)	0
 # define FAST(u)	(u == 0)
+#elif defined(SCENE_HOT_DIO)
+# define NU		2
+# define CALLS(u)	0
+# define FAST(u)	(u == 0)
+# define DIO(u)		(u == 0)
 #elif defined(SCENE_HOT_PAGES)		/* for drain_ends: a hot page for each user */
 # define NP		2
 # define NU		2
@@ -184,6 +228,12 @@
 # define ROUNDS(i)	0
 # define TIMEOUTS
 # define FAST(u)	1
+#elif defined(SCENE_BACK_TO_BACK_DIO)
+# define CALLS(u)	0
+# define ROUNDS(i)	0
+# define TIMEOUTS
+# define FAST(u)	1
+# define DIO(u)		1
 #else
 # error "choose a scene"
 #endif
@@ -221,12 +271,16 @@
 #ifndef FAST
 # define FAST(u)	0
 #endif
+#ifndef DIO
+# define DIO(u)		0
+#endif
 #ifndef HOLDS
 # define HOLDS(u)	0
 #endif
 
 #define BLOCK(p)	((p) % NB)
 #define MAX_NAPS	1	/* after so many sleeps the deadline of a call has passed */
+#define DRAIN_TRIES	1
 
 /*
  * A place that at least one scene must get to: run.sh checks that spin does not
@@ -236,16 +290,17 @@
 
 /* ---- memory ---- */
 
-mtype = { OLD, MIG, NEW };
+mtype = { OLD, MIG, NEW, SLOW };
 
-bool gate[NB];			/* PB_pin_isolate */
+bool gate[NB];			/* PB_pin_gate */
 byte nr_gates;
 byte owner[NB];			/* PB_migrate_isolate: isolator + 1 */
 byte pins[NP];
 bool frozen[NP];
 mtype pte[NP] = OLD;
 bool ptl[NP];			/* page-table lock, where held over several steps */
-bool queued[NU];		/* wait queue entry; a wake takes it off */
+bool queued[NU];		/* has a wait queue entry without WQ_FLAG_WOKEN */
+bool asleep[NU];		/* the task state */
 byte key[NU];
 bool killed[NU];
 
@@ -258,23 +313,27 @@ bool killed[NU];
 byte sb_gate[NI * NB];
 byte sb_nr[NI];
 bool sb_pin[NU * NP];		/* pin, then unlock */
-bool sb_queued[NU];
 
 #define SB_GATE(i, b)	sb_gate[(i) * NB + (b)]
 #define SB_PIN(u, p)	sb_pin[(u) * NP + (p)]
 
 /* ---- ghosts: what the properties are about ---- */
 
-byte held[NU * NP];		/* pins of the call or its I/O: NONE, OLD or NEW */
+/*
+ * A pin of a call or its I/O: NONE, NEW, or if the page is in its old place OLD
+ * (by GUP-fast) or SLOW.
+ */
+byte held[NU * NP];
 bool walking[NU];
-bool late[NU * NP];		/* this walk began behind the closed gate */
+bool late[NU * NP];		/* walk, look or I/O began behind the closed gate */
 bool missed[NU * NP];		/* a scan behind the gate came by during this walk */
 bool closed[NB];		/* pin_gate_close() has returned */
 bool handed_out[NP];
 bool draining[NI];
-bool in_call[NU];
+bool in_call[NU];		/* until it has its pins */
 
 #define HELD(u, p)	held[(u) * NP + (p)]
+#define IN_PLACE(u, p)	(HELD(u, p) == OLD || HELD(u, p) == SLOW)
 #define LATE(u, p)	late[(u) * NP + (p)]
 #define MISSED(u, p)	missed[(u) * NP + (p)]
 
@@ -288,13 +347,10 @@ hidden byte x, y;		/* loop counters inside d_step */
 	nr_gates = (sb_nr[i] == SET -> nr_gates + 1 : nr_gates - 1); sb_nr[i] = NONE
 #define WRITE_PIN(u, p) \
 	pins[p]++; ptl[p] = false; SB_PIN(u, p) = false
-#define WRITE_QUEUED(u) \
-	queued[u] = true; sb_queued[u] = false
 
 #define MEM_GATE(i, b)	:: d_step { SB_GATE(i, b) != NONE -> WRITE_GATE(i, b) }
 #define MEM_NR(i)	:: d_step { sb_nr[i] != NONE -> WRITE_NR(i) }
 #define MEM_PIN(u, p)	:: d_step { SB_PIN(u, p) -> WRITE_PIN(u, p) }
-#define MEM_QUEUED(u)	:: d_step { sb_queued[u] -> WRITE_QUEUED(u) }
 
 active proctype memory()
 {
@@ -302,7 +358,6 @@ end:	do
 	MEM_GATE(0, 0)
 	MEM_NR(0)
 	MEM_PIN(0, FIRST(0))
-	MEM_QUEUED(0)
 #if NB > 1
 	MEM_GATE(0, 1)
 	MEM_PIN(0, LAST(0))
@@ -313,7 +368,6 @@ end:	do
 #endif
 #if NU > 1
 	MEM_PIN(1, FIRST(1))
-	MEM_QUEUED(1)
 #endif
 #if NU > 2
 	MEM_PIN(2, FIRST(2))
@@ -363,6 +417,18 @@ inline barrier(i)
 #define OWN_GATE(i, b) \
 	(SB_GATE(i, b) == SET || (SB_GATE(i, b) == NONE && gate[b]))
 
+/* inside d_step: the same for user u */
+inline user_barrier(u)
+{
+	for (x : FIRST(u) .. LAST(u)) {
+		if
+		:: SB_PIN(u, x) -> WRITE_PIN(u, x)
+		:: else
+		fi
+	}
+	x = 0
+}
+
 /* ---- the gate ---- */
 
 #if NU == 1
@@ -387,7 +453,8 @@ inline wake_up(b)
 			for (x : 0 .. NU - 1) {
 				if
 				:: queued[x] && key[x] == WAKE_KEY(b) ->
-					queued[x] = false
+					queued[x] = false;
+					asleep[x] = false
 				:: else
 				fi
 			}
@@ -399,7 +466,7 @@ inline wake_up(b)
 
 inline pin_gate_wake(i, b)
 {
-	d_step { barrier(i) };		/* wq_has_sleeper() */
+	d_step { barrier(i) };		/* wq_has_sleeper() (B) */
 	wake_up(b)
 }
 
@@ -410,16 +477,16 @@ inline pin_gate_close(i, b)
 	:: else ->
 		assert(owner[b] == i + 1);
 		store_gate(i, b, SET);
-#if defined(NO_BARRIER)
-		store_nr(i, SET);
-#elif defined(COUNT_AFTER_BARRIER)
-		d_step { barrier(i) };
-		store_nr(i, SET);
-#else
-		store_nr(i, SET);
+#ifdef COUNT_AFTER_BARRIER
 		d_step { barrier(i) };
 #endif
-		closed[b] = true
+		store_nr(i, SET);
+		d_step {
+#if !defined(NO_BARRIER) && !defined(COUNT_AFTER_BARRIER)
+			barrier(i);	/* (A) */
+#endif
+			closed[b] = true
+		}
 	fi
 }
 
@@ -471,22 +538,37 @@ inline pin_gate_open(i, b)
 #define LEFT(i, p)	(IN_RANGE(i, p) && pte[p] == OLD)
 #define READY(i, p)	(LEFT(i, p) && pins[p] == 0)
 
-#if NP == 1
-# define ANY(what, i)	(what(i, 0))
-# define BLOCK_LEFT(b)	(pte[0] == OLD)
-#elif NB == 1
-# define ANY(what, i)	(what(i, 0) || what(i, 1))
-# define BLOCK_LEFT(b)	(pte[0] == OLD || pte[1] == OLD)
+/* pages of a block, as a mask */
+#if NB == 1
+# define PAGES(b)	3
 #else
-# define ANY(what, i)	(what(i, 0) || what(i, 1))
-# define BLOCK_LEFT(b)	(pte[b] == OLD)
+# define PAGES(b)	(1 << (b))
 #endif
 
-#ifdef WAKE_EVERY_PASS
-# define WAKE_WORTH(b)	BLOCK_LEFT(b)
+/* Would a look find something else than the last one? */
+#define NEWS(p)		(((left >> p) & 1) && (pins[p] == 0) == ((busy >> p) & 1))
+#if NP == 1
+# define ANY_NEWS	(NEWS(0))
 #else
-# define WAKE_WORTH(b)	(BLOCK_LEFT(b) && (moved & (1 << (b))))
+# define ANY_NEWS	(NEWS(0) || NEWS(1))
 #endif
+
+/*
+ * Have 10 ms passed?  At any time; but where progress is the question, only an
+ * I/O takes that long, and no walk.  Otherwise walks could keep some page busy
+ * in each look, and such passes do not count as tries.
+ */
+#ifdef SCENE_HOT_PAGES
+# define TEN_MS		(!in_call[0] || !in_call[1])
+#else
+# define TEN_MS		true
+#endif
+
+#define NEXT_MOVE \
+	if \
+	:: p == NP - 1 -> p = 0; goto moved \
+	:: else -> p++ \
+	fi
 
 /*
  * Scan a page, and migrate it if the scan sees no pin.  Unmapping and mapping
@@ -508,13 +590,44 @@ inline move_page(i, p)
 	   atomic { !ptl[p] -> pte[p] = MIG };
 	   atomic {
 		if
-		:: pins[p] == 0 -> frozen[p] = true; moved = moved | (1 << BLOCK(p))
+		:: pins[p] == 0 -> frozen[p] = true
 		:: else -> REACHED(FREEZE_FAILED)
 		fi
 	   };
-	   atomic { !ptl[p] -> pte[p] = (frozen[p] -> NEW : OLD); p++ }
-	:: atomic { !READY(i, p) -> p++ }
+	   atomic { !ptl[p] -> pte[p] = (frozen[p] -> NEW : OLD); NEXT_MOVE }
+	:: atomic { !READY(i, p) -> NEXT_MOVE }
 	fi
+}
+
+#define LOOK_AT(i, p) \
+	if \
+	:: LEFT(i, p) -> \
+		left = left | (1 << (p)); \
+		busy = busy | (pins[p] -> 1 << (p) : 0) \
+	:: else \
+	fi
+
+/* See what is left, and close and open gates accordingly. */
+inline contig_update_gates(i)
+{
+	do
+	:: atomic { b <= TO(i) -> LOOK_AT(i, b) };
+#if NP > NB
+		atomic { LOOK_AT(i, 1) };
+#endif
+		if
+#ifndef EMPTY_STAYS_CLOSED
+		:: !(left & PAGES(b)) -> pin_gate_open(i, b)
+#endif
+#ifndef NO_GATE
+		:: (left & PAGES(b)) && (all || (busy & PAGES(b))) ->
+			pin_gate_close(i, b)
+#endif
+		:: else
+		fi;
+		b++
+	:: atomic { b > TO(i) -> b = FROM(i) }; break
+	od
 }
 
 /* inside d_step */
@@ -524,7 +637,7 @@ inline hand_out(i)
 		if
 		:: IN_RANGE(i, x) ->
 			for (y : 0 .. NU - 1) {
-				assert(HELD(y, x) != OLD)
+				assert(!IN_PLACE(y, x))
 			}
 			assert(pins[x] == 0);
 			handed_out[x] = true;
@@ -546,6 +659,7 @@ inline unisolate(i)
 	do
 	:: d_step {
 		b <= TO(i) ->
+		assert(!closed[b]);
 		barrier(i);
 		owner[b] = 0;
 		for (x : 0 .. NP - 1) {
@@ -566,18 +680,17 @@ inline unisolate(i)
 
 proctype isolator(byte i)
 {
-	byte b, p, round, moved;
-	bool gated, failed;
+	byte b, p, round, left, busy, tries;
+	bool passed, all, failed;
 
 next_round:
 	atomic {
-#ifdef SCENE_BACK_TO_BACK
+#if defined(SCENE_BACK_TO_BACK) || defined(SCENE_BACK_TO_BACK_DIO)
 		/* a walk meets the migrations of one round, then finds a page */
 		!walking[0];
 #endif
 		b = FROM(i);
-		p = 0;
-		gated = false;
+		tries = 0;
 		failed = false;
 		if
 		:: ROUNDS(i) && round == ROUNDS(i) -> goto done
@@ -587,6 +700,7 @@ next_round:
 	};
 
 	/* start_isolate_page_range(): all or nothing */
+isolate:
 	do
 	:: b <= TO(i) ->
 		atomic {
@@ -595,64 +709,87 @@ next_round:
 			:: else -> REACHED(BUSY); break
 			fi
 		}
-	:: else -> goto isolated
+	:: else -> goto pass
 	od;
 #ifdef LOSER_OPENS
 	pin_gate_open(i, b);
 #endif
+	p = b;
 	do
 	:: atomic { b > FROM(i) -> b--; owner[b] = 0 }
-	:: else -> goto next_round
+	:: else -> break
 	od;
+	if
+	:: atomic { !owner[p] -> goto isolate }
+#ifdef BUDGET
+	:: goto next_round
+#endif
+	fi;
 
-isolated:
+pass:
+	atomic { p = 0; b = FROM(i); left = 0; busy = 0; passed = true };
 	do
-	:: 	atomic { p = 0; moved = 0 };
-		do
-		:: p < NP -> move_page(i, p)
-		:: else -> break
-		od;
+	:: move_page(i, p)
+	od;
+moved:
+#ifdef BUDGET
+	if
+	:: atomic { failed = true; REACHED(ERROR) } -> goto out
+	:: true
+	fi;
+#endif
 
-		b = FROM(i);
-		do
-		:: gated && b <= TO(i) ->
-			if
-			:: !BLOCK_LEFT(b) -> pin_gate_open(i, b)
-			:: WAKE_WORTH(b) -> pin_gate_wake(i, b)
-			:: else
-			fi;
-			b++
-		:: else -> break
-		od;
-
+look:
+	atomic { left = 0; busy = 0; b = FROM(i) };
+	contig_update_gates(i);
+#ifndef NO_WAKE
+	/* whose page has moved can go on */
+	do
+	:: passed && b <= TO(i) ->
 		if
-		:: !ANY(LEFT, i) -> break
+		:: (left & PAGES(b)) -> pin_gate_wake(i, b)
 		:: else
 		fi;
-#ifndef NO_GATE
-		b = FROM(i);
-		do
-		:: !gated && b <= TO(i) ->
-			if
-			:: BLOCK_LEFT(b) -> pin_gate_close(i, b)
-			:: else
-			fi;
-			b++
-		:: else -> break
-		od;
+		b++
+	:: else -> break
+	od;
 #endif
-		atomic { gated = true; draining[i] = true };
+	/* are gates closed now? */
+	atomic { passed = false; b = FROM(i); draining[i] = busy || tries };
+
+	if
+	:: atomic { all -> all = false; goto pass }
+	:: else
+	fi;
+
+	/* contig_wait() */
 #ifdef STUCK
 end_stuck:
 #endif
+	if
+	:: atomic { !left -> goto out }
+	:: atomic { left && !busy ->
 		if
-		:: ANY(READY, i)
-#ifdef BUDGET
-		:: atomic { failed = true; REACHED(GAVE_UP) } -> break
+#ifndef NO_TRIES_LIMIT
+		:: tries == DRAIN_TRIES ->
+			failed = true;
+			REACHED(TRIED_IN_VAIN);
+			goto out
 #endif
+		:: else ->
+			tries = (tries < DRAIN_TRIES -> tries + 1 : tries);
+			all = true;
+			goto look
 		fi
-	od;
+	   }
+	:: atomic { busy && ANY_NEWS -> goto look }
+	:: atomic { busy && busy != left && TEN_MS -> REACHED(SOME_MOVABLE); goto pass }
+#ifdef BUDGET
+	:: atomic { busy -> failed = true; REACHED(GAVE_UP) }
+#endif
+	fi;
 
+out:
 #ifdef OPEN_AFTER_UNISOLATE
 	unisolate(i);
 #endif
@@ -662,18 +799,22 @@ end_stuck:
 	:: else
 	fi;
 #endif
-	b = FROM(i);
+	atomic { b = FROM(i); left = 0; busy = 0; tries = 0; passed = false };
 	do
 	:: b <= TO(i) -> pin_gate_open(i, b); b++
 	:: else -> break
 	od;
 opened:
-	draining[i] = false;
+	atomic {
+		draining[i] = false;
 #ifndef OPEN_AFTER_UNISOLATE
-	if
-	:: failed
-	:: atomic { !failed -> REACHED(HANDED_OUT); d_step { hand_out(i) } }
-	fi;
+		if
+		:: failed
+		:: else -> REACHED(HANDED_OUT); d_step { hand_out(i) }
+		fi
+#endif
+	};
+#ifndef OPEN_AFTER_UNISOLATE
 	unisolate(i);
 #endif
 	goto next_round;
@@ -682,253 +823,177 @@ done:	skip
 
 /* ---- GUP ---- */
 
-inline walk_begin(u)
+#define GUP		0
+#define LOOK		1	/* direct I/O: iov_iter_wait_pin_gates(), page by page */
+#define SUBMIT		2	/* and then: pin all, no check */
+
+/* inside d_step: what begins now, begins behind these gates */
+inline note_late(u)
 {
-	d_step {
-		for (x : FIRST(u) .. LAST(u)) {
-			LATE(u, x) = closed[BLOCK(x)] && !HELD(u, x)
-		}
-		x = 0;
-		walking[u] = true;
-		gated = NP;
-		p = FIRST(u)
+	for (x : first .. last) {
+		LATE(u, x) = LATE(u, x) || closed[BLOCK(x)]
 	}
+	x = 0
 }
 
 /* inside d_step */
 inline walk_end(u)
 {
 	for (x : FIRST(u) .. LAST(u)) {
-		LATE(u, x) = false;
 		MISSED(u, x) = false
 	}
 	x = 0;
-	p = 0;
-	gated = 0;
 	walking[u] = false
 }
 
-/* inside d_step: the pins of this walk stay; may they? */
-inline keep(u, fast)
-{
-	for (x : FIRST(u) .. LAST(u)) {
-		if
-		:: HELD(u, x) == OLD ->
-			assert(!handed_out[x]);
-			assert(expired || !LATE(u, x));
-			assert(expired || !fast || !MISSED(u, x))
-		:: else
-		fi
-	}
-	walk_end(u)
-}
-
-/* inside d_step: the call has all its pages */
+/* inside d_step: the call has all its pages, and the pins stay; may they? */
 inline call_end(u)
 {
 	for (x : FIRST(u) .. LAST(u)) {
-		assert(HELD(u, x))
+		assert(HELD(u, x));
+		if
+		:: IN_PLACE(u, x) ->
+			assert(!handed_out[x]);
+			assert(expired || !LATE(u, x));
+			assert(expired || DIO(u) || HELD(u, x) == SLOW || !MISSED(u, x))
+		:: else
+		fi;
+		LATE(u, x) = false
 	}
-	x = 0;
+	user_barrier(u);		/* whatever comes next has one */
+	walk_end(u);
+	p = 0;
 	naps = 0;
 	expired = false;
 	in_call[u] = false
 }
 
-/* one check for all that is pinned: the counter, then the bit of each block */
-#ifdef CHECK_BEFORE_PIN		/* in the code; or by the CPU, for want of a barrier */
-# define PIN_MATTERS(u, p)	(HELD(u, p) != NEW)
-#else
-# define PIN_MATTERS(u, p)	(HELD(u, p) == OLD)
-#endif
-
-inline check_gates(u)
-{
-	if
-	:: nr_gates == 0
-	:: atomic { nr_gates != 0 -> p = FIRST(u) };
-	   do
-	   :: atomic {
-		if
-		:: PIN_MATTERS(u, p) && gate[BLOCK(p)] -> gated = p; break
-		:: else
-		fi;
-		p++;
-		if
-		:: p > LAST(u) -> break
-		:: else
-		fi
-	      }
-	   od
+/* at the end of an atomic step of a loop over pages */
+#define NEXT_PAGE \
+	if \
+	:: p == last -> p = first; break \
+	:: else -> p++ \
 	fi
-}
 
-inline unpin_all(u)
+/* of first to last, one at a time */
+inline unpin(u)
 {
-	p = FIRST(u);
+	p = first;
 	do
-	:: d_step {
-		p <= LAST(u) ->
-		if
-		:: HELD(u, p) == OLD ->
+	:: atomic {
+		d_step {
 			if
-			:: SB_PIN(u, p) -> WRITE_PIN(u, p)
+			:: IN_PLACE(u, p) ->
+				if
+				:: SB_PIN(u, p) -> WRITE_PIN(u, p)
+				:: else
+				fi;
+				pins[p]--
 			:: else
 			fi;
-			pins[p]--
-		:: else
-		fi;
-		HELD(u, p) = NONE;
-		p++
+			HELD(u, p) = NONE
+		};
+		NEXT_PAGE
 	   }
-	:: else -> break
 	od
 }
 
-#define ALL_HELD(u)	(HELD(u, FIRST(u)) && HELD(u, LAST(u)))
+#define NEXT_FAST \
+	if \
+	:: p == last -> p = first; goto walked \
+	:: else -> p++ \
+	fi
 
 /* Pin, then see whether the page is still mapped there.  No lock. */
 inline gup_fast(u)
 {
-	walk_begin(u);
-#ifdef CHECK_BEFORE_PIN
-	check_gates(u);
-	p = FIRST(u);
-#endif
 	do
-	:: p > LAST(u) -> break
-	:: p <= LAST(u) ->
+	:: pte[p] == MIG -> break
+	:: atomic { pte[p] == NEW -> HELD(u, p) = NEW; NEXT_FAST }
+	:: pte[p] == OLD ->
 		if
-		:: pte[p] == MIG -> break
-		:: atomic { pte[p] == NEW -> HELD(u, p) = NEW }
-		:: pte[p] == OLD ->
-			if
-			:: frozen[p] -> break
-			:: atomic { !frozen[p] -> pins[p]++ }
-			fi;
-			if
-			:: atomic { pte[p] == OLD -> HELD(u, p) = OLD }
-#ifdef NO_PTE_RECHECK
-			:: atomic { pte[p] != OLD -> HELD(u, p) = OLD }
-#else
-			:: atomic { pte[p] != OLD -> pins[p]--; break }
-#endif
-			fi
+		:: frozen[p] -> break
+		:: atomic { !frozen[p] -> pins[p]++ }
 		fi;
-		p++
-	od;
-#if !defined(CHECK_BEFORE_PIN) && !defined(NO_GATE)
-	if
-	:: !expired -> check_gates(u)
-	:: else
-	fi;
-#endif
-	/* a walk that ended early is checked as well, GUP-slow pins the rest */
-	if
-	:: gated == NP ->
-		d_step { keep(u, true) };
 		if
-		:: ALL_HELD(u) -> d_step { call_end(u) }; goto pinned
-		:: else
+		:: atomic { pte[p] == OLD -> HELD(u, p) = OLD; NEXT_FAST }
+#ifdef NO_PTE_RECHECK
+		:: atomic { pte[p] != OLD -> HELD(u, p) = OLD; NEXT_FAST }
+#else
+		:: atomic { pte[p] != OLD -> pins[p]--; break }
+#endif
 		fi
-	:: d_step { else -> REACHED(FAST_GATED); waits_for = BLOCK(gated); walk_end(u) } ->
-		goto wait
-	fi
+	od
 }
 
+/*
+ * What GUP-fast has left.  A look takes a page that is not mapped for one that
+ * is not there, unless it has waited for it.
+ */
 inline gup_slow(u)
 {
-	walk_begin(u);
 	do
-	:: atomic { p <= LAST(u) && HELD(u, p) -> p++ }
-	:: atomic { p <= LAST(u) && !HELD(u, p) && !ptl[p] && pte[p] != MIG ->
-		HELD(u, p) = pte[p];
+	:: atomic { phase == LOOK && !waited && pte[p] == MIG ->
+		REACHED(LOOK_SKIPS);
+		LATE(u, p) = false;
+		NEXT_PAGE
+	   }
+	:: atomic { !ptl[p] && pte[p] != MIG ->
 		if
 		:: pte[p] == OLD ->
+			HELD(u, p) = SLOW;
 			SB_PIN(u, p) = true;
 #ifndef PIN_OUTSIDE_PTL
 			ptl[p] = true
 #endif
-		:: else
+		:: else -> HELD(u, p) = NEW
 		fi;
-		p++
+		NEXT_PAGE
 	   }
-	:: p > LAST(u) -> break
-	od;
-#ifndef NO_GATE
-	if
-	:: !expired -> check_gates(u)
-	:: else
-	fi;
-#endif
-	/* whatever comes next has a full barrier */
-	atomic { true; d_step {
-		for (x : FIRST(u) .. LAST(u)) {
-			if
-			:: SB_PIN(u, x) -> WRITE_PIN(u, x)
-			:: else
-			fi
-		}
-		x = 0
-	} }
+	od
 }
 
-inline pin_gate_wait(u, b)
+/* p is the first page whose gate is closed, or NP */
+inline first_pin_gated(u)
 {
-#if defined(TIMEOUTS) && !defined(REARMED_DEADLINE)
-	if
-	:: naps == MAX_NAPS -> expired = true; goto walk
-	:: else -> naps++
-	fi;
-#endif
-#ifdef WAITER_NO_BARRIER
-	d_step { key[u] = b; sb_queued[u] = true };
-#else
-	/* under the lock of the queue; setting the task state is a full barrier */
-	d_step { key[u] = b; queued[u] = true };
-#endif
-#ifndef NO_RECHECK
-	if
-	:: atomic { !gate[b] -> REACHED(OPEN_WHEN_QUEUED) } -> goto finish
-	:: gate[b]
-	fi;
-#endif
-	atomic { true; d_step {
+	do
+	:: atomic {
 		if
-		:: sb_queued[u] -> WRITE_QUEUED(u)
+		:: IN_PLACE(u, p) && gate[BLOCK(p)] -> key[u] = BLOCK(p); break
 		:: else
 		fi;
-#ifndef SLEEP_HOLDING_PIN
-		for (x : FIRST(u) .. LAST(u)) {
-			assert(!HELD(u, x))
-		}
-		x = 0
-#endif
-	} };
-	if
-	:: atomic {
-		!queued[u] ->
-		REACHED(WOKEN);
 		if
-		:: pte[FIRST(u)] == NEW && gate[b] -> REACHED(MOVED_ON)
-		:: else
+		:: p == last -> p = NP; break
+		:: else -> p++
 		fi
 	   }
-#ifndef NOT_KILLABLE
-	:: atomic { killed[u] -> interrupted = true; REACHED(KILLED) }
-#endif
-#ifdef TIMEOUTS
-	:: atomic { expired = true; REACHED(TIMED_OUT) }
-#endif
-	fi;
-finish:
-	atomic { true; d_step { sb_queued[u] = false; queued[u] = false; key[u] = 0; waits_for = 0 } }
+	od
 }
+
+/* Has the gate opened meanwhile? */
+inline recheck(u)
+{
+	if
+	:: atomic { !gate[key[u]] -> REACHED(OPEN_WHEN_QUEUED) } ->
+		unpin(u);
+		goto awake
+	:: gate[key[u]]
+	fi
+}
+
+#ifdef CHECK_BEFORE_PIN		/* in the code; or by the CPU, for want of a barrier */
+# define COUNTER	counter
+#else
+# define COUNTER	nr_gates
+#endif
 
 proctype user(byte u)
 {
-	byte p, call, gated, naps, waits_for;
-	bool fast, expired, interrupted;
+	byte p, first, last, phase, call, naps;
+	bool waited, expired;
+#ifdef CHECK_BEFORE_PIN
+	byte counter;
+#endif
 
 next_call:
 	atomic {
@@ -941,54 +1006,178 @@ next_call:
 		:: else
 		fi;
 		in_call[u] = true;
-		fast = FAST(u)
-	};
-walk:
-	if
-	:: fast -> gup_fast(u)
-	:: else
-	fi;
-	fast = false;
-	gup_slow(u);
-	if
-	:: atomic {
-		gated == NP ->
+		phase = GUP;
+		first = FIRST(u);
+		last = LAST(u);
 		if
-		:: MISSED(u, FIRST(u)) && HELD(u, FIRST(u)) == OLD ->
-			REACHED(STRAGGLER)
+		:: DIO(u) -> d_step { note_late(u) }
+		:: else -> goto walk
+		fi
+	};
+#ifdef NO_LOOK
+	phase = SUBMIT;
+#else
+	if
+	:: atomic { nr_gates == 0 -> phase = SUBMIT }
+	:: atomic { nr_gates != 0 -> phase = LOOK; last = first }
+	fi;
+#endif
+
+walk:
+	atomic { true; d_step {
+		if
+		:: phase != SUBMIT -> note_late(u)
 		:: else
 		fi;
-		d_step { keep(u, false); call_end(u) }
-	   } -> goto pinned
-	:: d_step { else -> waits_for = BLOCK(gated); walk_end(u) }
-	fi;
-wait:
-#ifndef SLEEP_HOLDING_PIN
-	unpin_all(u);
+		walking[u] = true;
+#ifdef CHECK_BEFORE_PIN
+		counter = nr_gates;
 #endif
-	pin_gate_wait(u, waits_for);
+		p = first
+	} };
 	if
-	:: !interrupted -> goto walk
-	:: else -> goto leave
+	:: FAST(u) -> gup_fast(u)
+	:: else
+	fi;
+	gup_slow(u);
+walked:
+#ifdef NO_GATE
+	goto keep;
+#endif
+	if
+	:: phase == SUBMIT || (phase == GUP && COUNTER == 0) -> goto keep
+	:: phase == LOOK || (phase == GUP && COUNTER != 0)
 	fi;
 
-pinned:
+	/* pin_gate_unpin_and_wait() */
+#if defined(KILL) && !defined(KILLED_STARTS_OVER)
+	if
+	:: atomic { killed[u] -> expired = true; REACHED(KILLED) } -> goto no_wait
+	:: !killed[u]
+	fi;
+#endif
+	first_pin_gated(u);
+	if
+	:: p < NP
+	:: p == NP && phase == GUP -> goto keep
+	:: p == NP && phase == LOOK -> goto looked
+	fi;
+#if defined(TIMEOUTS) && !defined(REARMED_DEADLINE)
+	if
+	:: atomic { naps == MAX_NAPS -> expired = true; REACHED(TIMED_OUT) } ->
+		goto no_wait
+	:: else -> naps++
+	fi;
+#endif
+
+	/* pin_gate_prepare_to_wait() */
+#ifdef UNPIN_BEFORE_QUEUE
+	unpin(u);
+#endif
+#ifdef WAITER_NO_BARRIER
+	recheck(u);
+#endif
+	/* under the lock of the queue; then a full barrier (B) */
+	atomic { true; d_step { queued[u] = true; user_barrier(u); walk_end(u) } };
+#if !defined(NO_RECHECK) && !defined(WAITER_NO_BARRIER)
+	recheck(u);
+#endif
+#if !defined(SLEEP_HOLDING_PIN) && !defined(UNPIN_BEFORE_QUEUE)
+	unpin(u);
+#endif
+
+	/* pin_gate_wait(), if queued */
+#ifdef SLEEPER_NO_BARRIER
+	if
+	:: !queued[u] -> goto awake
+	:: queued[u]
+	fi;
+	asleep[u] = true;
+#else
+	/* set the state; a full barrier (C); woken already? */
+	atomic {
+		if
+		:: !queued[u] -> goto awake
+		:: else -> asleep[u] = true
+		fi;
+#ifndef SLEEP_HOLDING_PIN
+		assert(!HELD(u, FIRST(u)) && !HELD(u, LAST(u)))
+#endif
+	};
+#endif
+	if
+	:: atomic {
+		!asleep[u] ->
+		REACHED(WOKEN);
+		if
+		:: pte[first] == NEW && gate[key[u]] -> REACHED(MOVED_ON)
+		:: else
+		fi
+	   }
+#ifndef NOT_KILLABLE
+	:: atomic { killed[u] -> REACHED(KILLED_ASLEEP) }
+#endif
+#ifdef TIMEOUTS
+	:: naps = MAX_NAPS
+#endif
+	fi;
+awake:
+	atomic { true; d_step {
+		queued[u] = false;
+		asleep[u] = false;
+		key[u] = 0;
+		waited = (phase == LOOK)
+	} };
+#ifdef SLEEP_HOLDING_PIN
+	unpin(u);
+#endif
+#ifdef LOOK_ONCE
+	if
+	:: phase == LOOK -> goto looked
+	:: else
+	fi;
+#endif
+	goto walk;
+
+no_wait:
+	if
+	:: phase == GUP -> goto keep
+	:: phase == LOOK -> last = LAST(u)
+	fi;
+
+looked:
+#ifndef WAIT_HOLDING_PIECE
+	unpin(u);
+#endif
+	if
+	:: atomic { last < LAST(u) -> first++; last++; waited = false }
+	:: atomic { last == LAST(u) -> phase = SUBMIT; first = FIRST(u); waited = false }
+#ifdef WAIT_HOLDING_PIECE
+	   goto keep
+#endif
+	fi;
+	goto walk;
+
+keep:
+	atomic {
+		first = FIRST(u);
+		if
+		:: MISSED(u, first) && HELD(u, first) == SLOW -> REACHED(STRAGGLER)
+		:: DIO(u) && closed[BLOCK(first)] && IN_PLACE(u, first) ->
+			REACHED(SLIPPED)
+		:: else
+		fi;
+		d_step { call_end(u) }
+	};
 	if
 	:: HOLDS(u) ->
 end_hold:	false
 	:: else
 	fi;
-	unpin_all(u);			/* the I/O is complete */
+	unpin(u);			/* the I/O is complete */
 	goto next_call;
 
-leave:
-	atomic { true; d_step {
-		in_call[u] = false;
-		for (x : FIRST(u) .. LAST(u)) {
-			assert(!HELD(u, x))
-		}
-		x = 0
-	} }
+leave:	skip
 }
 
 #ifdef KILL

@@ -16,6 +16,9 @@
 #include <linux/mm.h>
 #include <linux/mman.h>
 #include <linux/page-isolation.h>
+#include <linux/pin_gate.h>
+#include <linux/sched/mm.h>
+#include <linux/uaccess.h>
 #include <linux/vmstat.h>
 
 static inline void at_exit(struct kunit *test, kunit_action_t *action, void *arg)
@@ -151,12 +154,15 @@ static inline unsigned long map_pages(struct kunit *test, struct page **pages,
 	return addr;
 }
 
-/* Something that pins while a gate is closed; returns > 0 if it holds pins. */
+/*
+ * Something that waits while a gate is closed. If it returns > 0, it holds pins
+ * and has an undo().
+ */
 struct gated_call {
 	long (*call)(struct gated_call *gc);
 	void (*undo)(struct gated_call *gc, long ret);
 	struct page *block;		/* whose gate is closed */
-	struct page **before;		/* the pages as they are mapped */
+	struct page **pages;		/* not to be pinned in the meantime */
 	unsigned long nr;
 	bool moves;			/* the page leaves the block: only once */
 	int (*opener)(void *data);	/* opens the gate instead of open_gate() */
@@ -164,11 +170,11 @@ struct gated_call {
 
 /* Opens a gate after it has seen that somebody waits, and again after a wake. */
 struct opener {
-	struct page *block;
-	struct page **pages;		/* not to be pinned in the meantime */
-	unsigned long nr_pages;
+	struct gated_call *gc;
+	struct mm_struct *mm;
 	unsigned long waits;		/* how many there were before */
 	bool saw_pin;
+	bool saw_lock;
 	bool opened;
 	bool cancel;
 	struct completion done;
@@ -192,6 +198,34 @@ static inline void opener_await(struct opener *o, unsigned long waits)
 		usleep_range(500, 1000);
 }
 
+/* Whoever else has the lock releases it soon; one who waits does not. */
+static inline bool mmap_lock_is_held(struct mm_struct *mm)
+{
+	int i;
+
+	for (i = 0; i < 10; i++) {
+		if (!rwsem_is_locked(&mm->mmap_lock))
+			return false;
+		usleep_range(500, 1000);
+	}
+	return true;
+}
+
+static inline void opener_open(struct opener *o)
+{
+	o->saw_pin = any_pinned(o->gc->pages, o->gc->nr);
+	o->saw_lock = mmap_lock_is_held(o->mm);
+	WRITE_ONCE(o->opened, true);
+	pin_gate_open(o->gc->block);
+}
+
+static inline int opener_exit(struct opener *o)
+{
+	mmput(o->mm);
+	complete_all(&o->done);
+	return 0;
+}
+
 static inline int open_gate(void *data)
 {
 	struct opener *o = data;
@@ -199,14 +233,10 @@ static inline int open_gate(void *data)
 	opener_await(o, 1);
 	msleep(50);
 	/* Nothing has changed: whoever looks has to wait again. */
-	pin_gate_wake(o->block);
+	pin_gate_wake(o->gc->block);
 	opener_await(o, 2);
-
-	o->saw_pin = any_pinned(o->pages, o->nr_pages);
-	WRITE_ONCE(o->opened, true);
-	pin_gate_open(o->block);
-	complete_all(&o->done);
-	return 0;
+	opener_open(o);
+	return opener_exit(o);
 }
 
 static inline void stop_opener(void *data)
@@ -225,12 +255,14 @@ static inline struct opener *start_opener(struct kunit *test,
 
 	o = kunit_kzalloc(test, sizeof(*o), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, o);
-	o->block = gc->block;
-	o->pages = gc->before;
-	o->nr_pages = gc->nr;
+	o->gc = gc;
+	o->mm = current->mm;
 	o->waits = nr_events(PIN_GATE_WAIT);
 	init_completion(&o->done);
+	mmget(o->mm);
 	task = kthread_run(gc->opener ?: open_gate, o, "pin_gate_opener");
+	if (IS_ERR(task))
+		mmput(o->mm);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
 	at_exit(test, stop_opener, o);
 	return o;
@@ -255,13 +287,14 @@ static inline bool wait_was_conclusive(struct kunit *test, struct gated_call *gc
 	stop_opener(o);
 	KUNIT_EXPECT_TRUE_MSG(test, opened, "did not wait");
 	KUNIT_EXPECT_FALSE_MSG(test, o->saw_pin, "waited with pins held");
+	KUNIT_EXPECT_FALSE_MSG(test, o->saw_lock, "waited with the mmap_lock held");
 	return true;
 }
 
 /*
- * Make the call, which must not return until the gate opens, and must not hold
- * a pin until then. On a slow machine a wait can run into its bound: then it
- * tells nothing, and is tried again.
+ * Make the call, which must not return until the gate opens, and must hold
+ * neither a pin nor the mmap_lock until then. On a slow machine, a wait can run
+ * into its bound: then it tells nothing, and is tried again.
  */
 static inline long call_while_gated(struct kunit *test, struct gated_call *gc)
 {
@@ -277,6 +310,33 @@ static inline long call_while_gated(struct kunit *test, struct gated_call *gc)
 			kunit_skip(test, "the wait ran into its bound");
 	}
 	KUNIT_FAIL_AND_ABORT(test, "all waits ran into their bound");
+}
+
+/* Do this as those on whom the closer may depend, and those who cannot sleep. */
+static inline void as_exempt_tasks(struct kunit *test,
+				   void (*fn)(struct kunit *test, void *arg),
+				   void *arg)
+{
+	static const unsigned int flags[] = {
+		PF_MEMALLOC, PF_MEMALLOC_NOFS, PF_MEMALLOC_NOIO,
+		PF_LOCAL_THROTTLE, PF_DUMPCORE,
+	};
+	const unsigned int old = current->flags;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		current->flags |= flags[i];
+		fn(test, arg);
+		current_restore_flags(old, flags[i]);
+	}
+
+	current->journal_info = &i;
+	fn(test, arg);
+	current->journal_info = NULL;
+
+	pagefault_disable();
+	fn(test, arg);
+	pagefault_enable();
 }
 
 /*

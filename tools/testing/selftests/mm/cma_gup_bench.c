@@ -96,6 +96,8 @@ struct bench {
 	bool pin_cost;
 	unsigned long failures[NR_CULPRITS];
 	struct hist waited;	/* at gates */
+	unsigned long gate_waits;
+	unsigned long gate_timeouts;
 	struct load_spec spec;
 };
 
@@ -115,6 +117,8 @@ static void print_help(void)
 	      "  --leave-mb N       of memory outside of the area only so much is free\n"
 	      "  --writer           also write to a file, by the page cache\n"
 	      "  --apart            keep the load off the last CPU, where the allocator runs\n"
+	      "  --outside          have the buffers outside of the area, where the I/O is in\n"
+	      "                     nobody's way; there is as much other memory in it as before\n"
 	      "  --alloc-bytes N    how much to allocate (all of the area)\n"
 	      "  --heap FILE        allocate from this dma-buf heap of the area, such as\n"
 	      "                     /dev/dma_heap/default_cma_region, and not through debugfs\n"
@@ -302,8 +306,8 @@ static void parse(int argc, char **argv, struct bench *b)
 {
 	enum {
 		THREADS, SLOTS, IO_BYTES, COMPLETION_US, FRESH, TOUCH, IDLE, WRITER, LEAVE_MB,
-		APART, ALLOC_BYTES, HEAP, RETRIES, RETRY_MS, WATCH_MS, CHURN, TRIES, BUDGET,
-		ATTRIBUTE, WAITS, PIN_COST, KERNEL, NAME, CSV, SAMPLES,
+		APART, OUTSIDE, ALLOC_BYTES, HEAP, RETRIES, RETRY_MS, WATCH_MS, CHURN, TRIES,
+		BUDGET, ATTRIBUTE, WAITS, PIN_COST, KERNEL, NAME, CSV, SAMPLES,
 	};
 	static const struct option options[] = {
 		[THREADS] = { "threads", required_argument },
@@ -316,6 +320,7 @@ static void parse(int argc, char **argv, struct bench *b)
 		[WRITER] = { "writer", no_argument },
 		[LEAVE_MB] = { "leave-mb", required_argument },
 		[APART] = { "apart", no_argument },
+		[OUTSIDE] = { "outside", no_argument },
 		[ALLOC_BYTES] = { "alloc-bytes", required_argument },
 		[HEAP] = { "heap", required_argument },
 		[RETRIES] = { "retries", required_argument },
@@ -371,6 +376,9 @@ static void parse(int argc, char **argv, struct bench *b)
 			break;
 		case APART:
 			spec->apart = true;
+			break;
+		case OUTSIDE:
+			spec->outside = true;
 			break;
 		case ALLOC_BYTES:
 			b->alloc_bytes = num_option("alloc-bytes", optarg, psize(), LONG_MAX);
@@ -512,6 +520,8 @@ static void writer_stop(struct writer *w)
 static bool measure_tries(struct bench *b, struct pool *pool, const struct taker *taker,
 			  struct result *res)
 {
+	unsigned long waits = vm_counter("pin_gate_wait");
+	unsigned long timeouts = vm_counter("pin_gate_timeout");
 	bool ok;
 
 	if (!pool_prepare(pool, POOL_ANON, pool_bytes_for(&b->spec)) ||
@@ -520,6 +530,8 @@ static bool measure_tries(struct bench *b, struct pool *pool, const struct taker
 	ok = run_tries(&b->spec, pool, taker, b->tries, res);
 	if (b->writer)
 		writer_stop(b->writer);
+	b->gate_waits = vm_counter("pin_gate_wait") - waits;
+	b->gate_timeouts = vm_counter("pin_gate_timeout") - timeouts;
 	return ok;
 }
 
@@ -538,6 +550,8 @@ static bool measure(struct bench *b, struct result *res)
 
 	if (spec->seg_bytes % psize() || b->alloc_bytes % psize())
 		return because("sizes have to be multiples of %u", psize());
+	if (spec->outside && spec->fresh)
+		return because("fresh buffers cannot be kept out of the area");
 	if (buffers > area_bytes() || alloc_pages(b) > area.count)
 		return because("%zu MB of buffers, %zu MB to allocate: too much for %zu MB",
 			       buffers / MB, alloc_pages(b) * psize() / MB, area_bytes() / MB);
@@ -569,6 +583,15 @@ static const char *budget_name(void)
 	return name;
 }
 
+static double longest_ms(const struct hist *hist)
+{
+	unsigned int i = HIST_SIZE - 1;
+
+	while (i && !hist->count[i])
+		i--;
+	return (double)hist_us(i) / USEC_PER_MSEC;
+}
+
 static void print_result(const struct bench *b, struct result *res)
 {
 	const struct load_spec *spec = &b->spec;
@@ -576,9 +599,11 @@ static void print_result(const struct bench *b, struct result *res)
 	printf("%s, budget %s ms, %s, %u x %u reads of %zu KB, %u us: %u of %u succeeded, ",
 	       b->kernel, budget_name(), b->name, spec->threads, spec->slots,
 	       spec->seg_bytes / KB, spec->completion_us, res->succeeded, res->tried);
-	printf("p50 %.1f p99 %.1f max %.1f ms, %.0f IOPS, %lu errors, %u %% of buffers in area\n",
+	printf("p50 %.1f p99 %.1f max %.1f ms, %.0f IOPS, %lu errors, %u %% of buffers in area, ",
 	       percentile_ms(res, 50), percentile_ms(res, 99), percentile_ms(res, 100),
 	       result_iops(res), res->errors, res->resident);
+	printf("longest I/O %.1f ms, %lu waits at gates, %lu pins after the bound\n",
+	       longest_ms(&res->io), b->gate_waits, b->gate_timeouts);
 }
 
 static bool write_row(const struct bench *b, struct result *res)

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -280,16 +281,38 @@ TEST_F_TIMEOUT(budget, zero_never_waits, 300)
 	expect_clean_io(_metadata, &res, self->pins);
 }
 
-TEST_F(budget, bad_values)
+TEST_F(budget, good_values)
 {
-	static const char * const bad[] = { "-1", "x", "1.5", "99999999999999999999", };
+	static const struct {
+		const char *text;
+		unsigned long value;
+	} good[] = {
+		{ "0", 0 }, { "250", 250 }, { "0\n", 0 }, { "1000\n", 1000 },
+		{ "2147483647", INT_MAX },
+	};
 	unsigned int i;
 
-	ASSERT_EQ(put_num(budget_file(), 250), 0);
+	for (i = 0; i < ARRAY_SIZE(good); i++) {
+		EXPECT_EQ(put_str(budget_file(), good[i].text), 0)
+			TH_LOG("wrote '%s'", good[i].text);
+		EXPECT_EQ(read_num(budget_file()), good[i].value);
+	}
+}
+
+TEST_F(budget, bad_values)
+{
+	static const char * const bad[] = {
+		"-1", "abc", "\n", "1 2", "1.5", "10ms", "0x10", "-", "2147483648",
+		"4294967296", "99999999999", "18446744073709551616",
+		"99999999999999999999",
+	};
+	unsigned int i;
+
+	ASSERT_EQ(put_num(budget_file(), 123), 0);
 	for (i = 0; i < ARRAY_SIZE(bad); i++) {
 		EXPECT_EQ(put_str(budget_file(), bad[i]), -EINVAL)
 			TH_LOG("wrote '%s'", bad[i]);
-		EXPECT_EQ(read_num(budget_file()), 250);
+		EXPECT_EQ(read_num(budget_file()), 123);
 	}
 }
 

@@ -301,19 +301,14 @@ static const struct kind {
 	long (*io)(struct io_context *ctx, const struct iovec *iov, unsigned int segs);
 	unsigned int dev;
 	unsigned int segs;
-	unsigned int bounds;	/* how many waits one after the other */
 	unsigned int nr;	/* of them at a time, but for those to be killed */
 } kinds[NR_KINDS] = {
-	[SYNC] = { "read", NULL, sync_io, DEV_QUICK, 1, 1, 4 },
-	/*
-	 * Waits for the first page; then until the time is up in which a bio
-	 * starts over; and this can end with one more wait.
-	 */
-	[SYNC_SEGS] = { "readv of 4 pages", NULL, sync_io, DEV_QUICK, 4, 3, 4 },
-	[AIO] = { "AIO", aio_start, aio_io, DEV_QUICK, 1, 1, 4 },
-	[URING] = { "io_uring", uring_start, uring_io, DEV_QUICK, 1, 1, 4 },
-	[HOLD] = { "slow read", NULL, sync_io, DEV_HOLD, 1, 1, 3 },
-	[HOLD_LONG] = { "slower read", NULL, sync_io, DEV_HOLD_LONG, 1, 1, 2 },
+	[SYNC] = { "read", NULL, sync_io, DEV_QUICK, 1, 4 },
+	[SYNC_SEGS] = { "readv of 4 pages", NULL, sync_io, DEV_QUICK, 4, 4 },
+	[AIO] = { "AIO", aio_start, aio_io, DEV_QUICK, 1, 4 },
+	[URING] = { "io_uring", uring_start, uring_io, DEV_QUICK, 1, 4 },
+	[HOLD] = { "slow read", NULL, sync_io, DEV_HOLD, 1, 3 },
+	[HOLD_LONG] = { "slower read", NULL, sync_io, DEV_HOLD_LONG, 1, 2 },
 };
 
 /* Whatever this starts goes away with the process. */
@@ -331,11 +326,10 @@ static bool kinds_available(void)
 	return true;
 }
 
-/* How long one I/O of this kind may take. */
+/* How long one I/O of this kind may take: it waits at gates once, for all its pages. */
 static long long kind_limit_us(const struct kind *kind)
 {
-	return (kind->bounds * BOUND_MS + slack_ms()) * USEC_PER_MSEC +
-	       devs[kind->dev].completion_us;
+	return (BOUND_MS + slack_ms()) * USEC_PER_MSEC + devs[kind->dev].completion_us;
 }
 
 /* In memory that is shared with the processes. */
@@ -839,7 +833,8 @@ static unsigned int tasks_at_gate(pid_t pid)
 		f = fopen(path, "r");
 		if (!f)
 			continue;
-		if (fgets(symbol, sizeof(symbol), f) && !strcmp(symbol, "pin_gate_wait"))
+		/* pin_gate_wait(), or what the compiler has put it into */
+		if (fgets(symbol, sizeof(symbol), f) && !strncmp(symbol, "pin_gate_", 9))
 			nr++;
 		fclose(f);
 	}

@@ -10,23 +10,17 @@
 
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/dma-heap.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include "cma_load.h"
 #include "cma_util.h"
 #include "vm_util.h"
-
-#define HEAPS		"/dev/dma_heap"
 
 #define GIGANTIC_BYTES	(1024 * MB)
 #define GIGANTIC_FILE	"hugepages/hugepages-1048576kB/nr_hugepages"
@@ -40,9 +34,6 @@
 #define PROMPT_MS	2000	/* to move pages and to look at a whole area */
 
 #define NR_TRIES	3
-
-/* Of what is allocated from CMA: the default of CONFIG_CMA_ALIGNMENT */
-#define ALIGNMENT	(256 * psize())
 
 static const struct load_spec hot = {
 	.threads = 2,
@@ -84,25 +75,6 @@ struct heap_user {
 	unsigned int corrupt;
 };
 
-/* Returns a file descriptor of a dma-buf, or -errno. */
-static int heap_alloc(int heap, size_t bytes)
-{
-	struct dma_heap_allocation_data data = {
-		.len = bytes,
-		.fd_flags = O_RDWR | O_CLOEXEC,
-	};
-
-	return ioctl(heap, DMA_HEAP_IOCTL_ALLOC, &data) ? -errno : (int)data.fd;
-}
-
-static unsigned long area_get(const char *file)
-{
-	char path[PATH_MAX];
-
-	snprintf(path, sizeof(path), DEBUGFS_CMA "/%s/%s", area.name, file);
-	return read_num(path);
-}
-
 /*
  * CMA takes the first range that it can empty. So in the end there can be room
  * that is not in one piece, or not aligned.
@@ -112,43 +84,6 @@ static bool area_has_room(size_t bytes)
 	size_t chunk = area_get("maxchunk") * psize();
 
 	return chunk == area_bytes() || chunk >= bytes + ALIGNMENT;
-}
-
-/* The names do not tell which area a heap has: try it. */
-static bool heap_has_area(int heap)
-{
-	int fd = heap_alloc(heap, psize());
-	bool used;
-
-	if (fd < 0)
-		return false;
-	used = area_get("used");
-	close(fd);
-	return used;
-}
-
-static int heap_open(void)
-{
-	struct dirent *entry;
-	int fd = -1;
-	DIR *dir;
-
-	dir = opendir(HEAPS);
-	while (dir && fd < 0 && (entry = readdir(dir))) {
-		if (entry->d_name[0] == '.')
-			continue;
-		fd = openat(dirfd(dir), entry->d_name, O_RDWR | O_CLOEXEC);
-		if (fd >= 0 && !heap_has_area(fd)) {
-			close(fd);
-			fd = -1;
-		}
-	}
-	if (dir)
-		closedir(dir);
-	if (fd < 0)
-		because("no heap in " HEAPS " has the area %s: needs CONFIG_DMABUF_HEAPS_CMA",
-			area.name);
-	return fd;
 }
 
 static __u64 word_of(unsigned int buffer, size_t i)

@@ -228,6 +228,7 @@ static void load_destroy(struct load *load)
 	if (load->fd >= 0)
 		close(load->fd);
 	nullb_destroy(LOAD_DEV);
+	pool_unmap(&load->outside);
 	free(load->workers);
 	free(load->events);
 	free(load->batch);
@@ -257,6 +258,12 @@ static bool load_open_device(struct load *load)
 	}
 	load->fd = nullb_create(LOAD_DEV, &conf);
 	return load->fd >= 0;
+}
+
+static bool load_map_outside(struct load *load)
+{
+	return pool_prepare(&load->outside, POOL_ANON, load->nr_slots * load->io_bytes) &&
+	       pool_fill_outside(&load->outside);
 }
 
 static bool load_create(struct load *load, const struct load_spec *spec)
@@ -296,7 +303,7 @@ static bool load_create(struct load *load, const struct load_spec *spec)
 	}
 	for (i = 0; i < load->nr_slots * spec->segs; i++)
 		load->iov[i].iov_len = spec->seg_bytes;
-	if (load_open_device(load))
+	if (load_open_device(load) && (!spec->outside || load_map_outside(load)))
 		return true;
 fail:
 	load_destroy(load);
@@ -467,8 +474,9 @@ const struct taker take_area = {
 static bool try_once(struct load *load, struct pool *pool, const struct taker *taker,
 		     struct result *res)
 {
+	bool outside = load->spec->outside;
+	unsigned int resident = load_place(load, outside ? &load->outside : pool);
 	struct attempt *attempt = &res->attempts[res->tried];
-	unsigned int resident = load_place(load, pool);
 	unsigned long before;
 	size_t left = 0;
 
@@ -484,7 +492,7 @@ static bool try_once(struct load *load, struct pool *pool, const struct taker *t
 	res->completed += read_once(load->completed) - before;
 
 	res->succeeded += attempt->ok;
-	if (attempt->ok && taker->whole && !load->spec->fresh)
+	if (outside || (attempt->ok && taker->whole && !load->spec->fresh))
 		left = load_resident_pages(load, pool);
 	if (!attempt->ok && taker->failed)
 		taker->failed(taker->arg, load, pool);
@@ -493,7 +501,7 @@ static bool try_once(struct load *load, struct pool *pool, const struct taker *t
 	res->resident = min_size(res->resident, resident);
 	res->tried++;
 	if (left)
-		return because("%zu pages of buffers are in the area after its allocation", left);
+		return because("%zu pages of buffers are in the area, where none should be", left);
 	return true;
 }
 

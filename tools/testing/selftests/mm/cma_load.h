@@ -21,6 +21,9 @@
  *
  * With fresh buffers each I/O maps its buffer, reads into it and unmaps it. Its
  * pages come into being when GUP faults them in, or before if they are touched.
+ *
+ * Buffers outside of the area are hot ones that are never in it: what the same I/O
+ * costs if it is in nobody's way. The area has as much memory in it as before.
  */
 struct load_spec {
 	unsigned int threads;
@@ -32,6 +35,7 @@ struct load_spec {
 	bool verify;			/* write, read back, compare */
 	bool fresh;
 	bool touch;			/* write to fresh buffers first */
+	bool outside;			/* have the buffers outside of the area */
 	bool idle;			/* have the buffers, but no I/O */
 	bool apart;			/* leave the last CPU to the allocator */
 	size_t leave;			/* if not 0: so much regular memory is free */
@@ -79,6 +83,7 @@ struct load {
 	struct iocb **batch;
 	struct io_event *events;
 	struct worker *workers;
+	struct pool outside;		/* buffers, for spec->outside */
 	bool stop;
 	long long alloc_begin_us;	/* of this try, 0: not yet */
 	long long alloc_end_us;

@@ -29,9 +29,6 @@
 #define TABLE_HEADER	"kernel,asked,got,late,missed,no_room,worst_ms,mb_per_s\n"
 #define MAX_QUEUE	64
 
-/* Of what is allocated from CMA: the default of CONFIG_CMA_ALIGNMENT */
-#define ALIGNMENT	(256 * psize())
-
 struct frame {
 	long long asked_us;	/* since the first one */
 	long long us;		/* until the heap had answered */

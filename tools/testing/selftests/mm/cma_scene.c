@@ -186,6 +186,17 @@ void scene_finish(struct scene *s)
 		close(s->buf.fd);
 }
 
+static ssize_t pinner_io(const struct pinner *p)
+{
+	char copy[psize()];
+	struct iovec to = { .iov_base = copy, .iov_len = psize() };
+	struct iovec from = { .iov_base = p->page, .iov_len = psize() };
+
+	if (p->fd < 0)
+		return process_vm_readv(getpid(), &to, 1, &from, 1, 0);
+	return pwrite(p->fd, p->page, psize(), 0);
+}
+
 static void *pinner_run(void *arg)
 {
 	struct pinner *p = arg;
@@ -194,7 +205,7 @@ static void *pinner_run(void *arg)
 	while (!read_once(p->stop)) {
 		start = now_us();
 		write_once(p->since, start);
-		if (pwrite(p->fd, p->page, psize(), 0) != psize())
+		if (pinner_io(p) != psize())
 			p->errors++;
 		write_once(p->since, 0);
 		us = now_us() - start;
@@ -205,13 +216,18 @@ static void *pinner_run(void *arg)
 	return NULL;
 }
 
-bool pinner_start(struct pinner *p, const struct scene *s, char *page)
+bool pinner_start_on(struct pinner *p, int fd, char *page)
 {
-	*p = (struct pinner){ .fd = s->quick, .page = page };
+	*p = (struct pinner){ .fd = fd, .page = page };
 	if (pthread_create(&p->thread, NULL, pinner_run, p))
 		return because("cannot start a thread");
 	p->running = true;
 	return true;
+}
+
+bool pinner_start(struct pinner *p, const struct scene *s, char *page)
+{
+	return pinner_start_on(p, s->quick, page);
 }
 
 void pinner_stop(struct pinner *p)

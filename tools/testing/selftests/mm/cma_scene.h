@@ -85,7 +85,7 @@ void scene_finish(struct scene *s);
 /* Direct I/O on one page by a thread, again and again */
 struct pinner {
 	pthread_t thread;
-	int fd;
+	int fd;			/* -1: read the page by process_vm_readv() */
 	char *page;
 	bool stop;
 	bool running;
@@ -96,6 +96,7 @@ struct pinner {
 };
 
 bool pinner_start(struct pinner *p, const struct scene *s, char *page);
+bool pinner_start_on(struct pinner *p, int fd, char *page);
 void pinner_stop(struct pinner *p);
 bool pinner_is_stuck(const struct pinner *p);
 bool pinner_wait_stuck(const struct scene *s, const struct pinner *p);

@@ -11,14 +11,17 @@
  */
 
 #define _GNU_SOURCE
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/dma-heap.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -31,6 +34,7 @@
 
 #define SYSFS_CMA	"/sys/kernel/mm/cma"
 #define CONFIGFS_NULLB	"/sys/kernel/config/nullb"
+#define HEAPS		"/dev/dma_heap"
 #define FS_DEV		NULLB_PREFIX "fs"
 #define SLOW_DEV	NULLB_PREFIX "slow"
 
@@ -219,6 +223,14 @@ int area_set_budget(const struct cma_area *a, unsigned long ms)
 	return put_num(path, ms);
 }
 
+unsigned long area_get(const char *file)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), DEBUGFS_CMA "/%s/%s", area.name, file);
+	return read_num(path);
+}
+
 const char *budget_file(void)
 {
 	static char path[PATH_MAX];
@@ -302,6 +314,75 @@ static bool area_find(void)
 	if (area_bytes() < 64 * MB)
 		return because("no unused CMA area of one range and at least 64 MB, e.g. cma=256M");
 	return true;
+}
+
+/* Free the start of the area last: then it is used first. */
+static bool area_offer_low(void)
+{
+	unsigned long low = min_size(8 * MB / psize(), area.count / 2);
+	int i, err = 0;
+
+	for (i = 0; i < 50; i++) {
+		err = area_put(&area, "alloc", low) ?:
+		      area_put(&area, "alloc", area.count - low);
+		area_free();
+		if (!err)
+			return true;
+		usleep(20000);
+	}
+	return because("area %s cannot be allocated in two parts: %s", area.name,
+		       strerror(-err));
+}
+
+/*
+ * The heap
+ */
+
+int heap_alloc(int heap, size_t bytes)
+{
+	struct dma_heap_allocation_data data = {
+		.len = bytes,
+		.fd_flags = O_RDWR | O_CLOEXEC,
+	};
+
+	return ioctl(heap, DMA_HEAP_IOCTL_ALLOC, &data) ? -errno : (int)data.fd;
+}
+
+/* The names do not tell which area a heap has: try it. */
+static bool heap_has_area(int heap)
+{
+	int fd = heap_alloc(heap, psize());
+	bool used;
+
+	if (fd < 0)
+		return false;
+	used = area_get("used");
+	close(fd);
+	return used;
+}
+
+int heap_open(void)
+{
+	struct dirent *entry;
+	int fd = -1;
+	DIR *dir;
+
+	dir = opendir(HEAPS);
+	while (dir && fd < 0 && (entry = readdir(dir))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		fd = openat(dirfd(dir), entry->d_name, O_RDWR | O_CLOEXEC);
+		if (fd >= 0 && !heap_has_area(fd)) {
+			close(fd);
+			fd = -1;
+		}
+	}
+	if (dir)
+		closedir(dir);
+	if (fd < 0)
+		because("no heap in " HEAPS " has the area %s: needs CONFIG_DMABUF_HEAPS_CMA",
+			area.name);
+	return fd;
 }
 
 /*
@@ -461,12 +542,17 @@ void slow_pins_finish(struct slow_pins *pins)
 
 bool fs_create(const char *dev, const char *type, const char *mkfs, const char *options)
 {
+	char name[16] = "";
+	size_t i;
+
 	mkdir(FS_MNT, 0700);
 	if (!run_cmd("%s /dev/%s >/dev/null 2>&1", mkfs, dev))
 		return because("'%s' failed: is it installed?", mkfs);
-	if (!run_cmd("mount -t %s -o %s /dev/%s " FS_MNT " 2>/dev/null", type, options, dev))
-		return because("cannot mount %s: does the kernel have it?", type);
-	return true;
+	if (run_cmd("mount -t %s -o %s /dev/%s " FS_MNT " 2>/dev/null", type, options, dev))
+		return true;
+	for (i = 0; type[i] && i < sizeof(name) - 1; i++)
+		name[i] = toupper(type[i]);
+	return because("cannot mount %s: needs CONFIG_%s_FS", type, name);
 }
 
 /* Bring back all that a test, even one that was killed, can leave behind. */
@@ -746,7 +832,8 @@ bool pools_fill(struct pool *pools[], unsigned int nr)
 
 	for (i = 0; i < nr; i++)
 		bytes += pools[i]->bytes;
-	if (!ballast_leave_at_most(pool_may_leave(bytes)))
+	if (!ballast_leave_at_most(pool_may_leave(bytes)) ||
+	    (pools[0]->low && !area_offer_low()))
 		return false;
 	for (i = 0; i < nr; i++)
 		if (!pool_map(pools[i]))
@@ -759,6 +846,17 @@ bool pools_fill(struct pool *pools[], unsigned int nr)
 bool pool_fill(struct pool *pool)
 {
 	return pools_fill(&pool, 1);
+}
+
+bool pool_fill_outside(struct pool *pool)
+{
+	bool ok;
+
+	if (!area_take(&area))
+		return false;
+	ok = pool_map(pool);
+	area_free();
+	return ok;
 }
 
 /* How many pages of a part of the pool are in the area? */

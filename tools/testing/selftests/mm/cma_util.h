@@ -94,6 +94,8 @@ int area_put(const struct cma_area *a, const char *file, unsigned long val);
 int area_set_budget(const struct cma_area *a, unsigned long ms);
 
 size_t area_bytes(void);
+/* What a debugfs file of the area says. */
+unsigned long area_get(const char *file);
 const char *budget_file(void);
 /* Allocate the whole area: 0 or -errno. */
 int area_alloc(void);
@@ -101,6 +103,14 @@ int area_alloc(void);
 bool area_take(const struct cma_area *a);
 /* Frees only what was allocated through debugfs. */
 void area_free(void);
+
+/* Of what is allocated from CMA: the default of CONFIG_CMA_ALIGNMENT */
+#define ALIGNMENT	(256 * psize())
+
+/* Open the dma-buf heap that has the area, or return -1 with the reason set. */
+int heap_open(void);
+/* Returns a file descriptor of a dma-buf, or -errno. */
+int heap_alloc(int heap, size_t bytes);
 
 struct nullb_conf {
 	size_t bytes;
@@ -164,6 +174,7 @@ struct pool {
 	char *addr;
 	int pagemap;
 	int fd;			/* POOL_FILE */
+	bool low;		/* at the start of the area, if it can be had */
 };
 
 /* What a kind of memory needs once, or why it is not there. */
@@ -174,6 +185,8 @@ size_t pool_may_leave(size_t bytes);
 bool pool_fill(struct pool *pool);
 /* The same for several at once: to fill one empties the area of all others. */
 bool pools_fill(struct pool *pools[], unsigned int nr);
+/* Populate new memory outside of the area. */
+bool pool_fill_outside(struct pool *pool);
 void pool_unmap(struct pool *pool);
 /* How many pages of a part of the pool are in the area? */
 size_t resident_pages(const struct pool *pool, const char *addr, size_t len);
