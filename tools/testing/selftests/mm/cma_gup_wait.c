@@ -822,32 +822,6 @@ TEST_F_TIMEOUT(longterm, bounded, 60)
 	EXPECT_TRUE(pins_back_to(s->pins));
 }
 
-/* With no gate closed, both fail. */
-TEST_F_TIMEOUT(longterm, pinned, 60)
-{
-	struct scene *s = &self->s;
-	long long start, us;
-	int ret;
-
-	ASSERT_TRUE(slow_pin(&s->slow, s->held[0]))
-		TH_LOG("%s", reason);
-	start = now_us();
-	ret = variant->pin(s, self->page, psize());
-	us = now_us() - start;
-	slow_pins_finish(&s->slow);
-	EXPECT_EQ(ret, -ENOMEM);
-	EXPECT_LT(to_ms(us), PROMPT_MS);
-	/* The pin of an I/O can outlast it for a moment. */
-	do
-		ret = variant->pin(s, self->page, psize());
-	while (ret == -ENOMEM && to_ms(now_us() - start) < HOLD_MS + PROMPT_MS);
-	EXPECT_EQ(ret, 0);
-	EXPECT_FALSE(resident_pages(&s->buf, s->held[0], psize()))
-		TH_LOG("a page with a long-term pin was in the area");
-	scene_finish(s);
-	EXPECT_TRUE(pins_back_to(s->pins));
-}
-
 struct longterm_race {
 	struct scene *s;
 	int (*pin)(struct scene *s, char *addr, size_t len);
