@@ -250,7 +250,8 @@ rm -rf "$OUT"
 mkdir -p "$OUT"
 : >"$TOTAL"
 # After so many minutes "make test" leaves out what is not done: the debug kernel
-# first, then selftests from the last to the first, but never the KUnit suites and cma_gup_pin.
+# first, then selftests from the last to the first, but never the KUnit suites and
+# cma_gup_pin.
 TEST_MINUTES=${TEST_MINUTES:-60}
 [[ ${1:-all} == all ]] || TEST_MINUTES=100000
 KERNEL=series
