@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Tests of scripts/vm.sh on the patched kernel, as TAP.
+# Tests of scripts/vm.sh and of boot parameters, on the patched kernel, as TAP.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -49,3 +49,11 @@ expect "a hung guest is ended at its time limit" 125 'error: the guest did not e
 last=0
 guest --kernel none -- true || last=$?
 expect "a kernel that does not exist is named" 1 "error: no kernel at $BUILD/kernel-none"
+
+last=0
+guest --append 'cma=64M cma_drain_budget_ms=321' -- sh -c 'cat /sys/kernel/mm/cma/*/drain_budget_ms' || last=$?
+expect "cma_drain_budget_ms= sets the budget of an area" 0 '^321$'
+
+last=0
+guest --append 'cma=64M cma_drain_budget_ms=1s' -- sh -c 'cat /sys/kernel/mm/cma/*/drain_budget_ms' || last=$?
+expect "a malformed cma_drain_budget_ms= leaves the default" 0 '^1000$'
