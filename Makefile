@@ -2,9 +2,9 @@
 #
 # The front door. Each target is one script; "make help" lists them all.
 
-export KSRC JOBS MEM SMP ACCEL BUILD DURATION TEST_MINUTES V SIGNOFF SINCE
+export KSRC JOBS MEM SMP ACCEL BUILD DURATION TEST_MINUTES PART V SIGNOFF SINCE
 
-VARIABLES := KSRC JOBS MEM SMP ACCEL BUILD ARCH DURATION TEST_MINUTES V SIGNOFF SINCE
+VARIABLES := KSRC JOBS MEM SMP ACCEL BUILD ARCH DURATION TEST_MINUTES PART V SIGNOFF SINCE
 unknown := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$(filter-out $(VARIABLES),$v))))
 ifneq ($(unknown),)
 $(error $(unknown): not a variable of this makefile. Right ones: $(VARIABLES))
@@ -30,6 +30,7 @@ help:		## this list
 	@echo '  ARCH=arm64      run: KUnit and cma_gup_pin, emulated (x86_64: as described above)'
 	@echo '  DURATION=600    fio, stress, faults: seconds'
 	@echo '  TEST_MINUTES=60 test: leaves out what would take longer, the debug kernel first'
+	@echo '  PART=core       rfc: fixes (of the base), core (the RFC), follow-up'
 	@echo '  V=2 SINCE=REF   rfc: number of the version; commit or tag here that the last was sent from'
 	@echo '  SIGNOFF="Name <mail>"  rfc: who sends, and signs'
 
@@ -111,7 +112,7 @@ docs:		## what Sphinx and kernel-doc say about the series, and not about the bas
 	@scripts/series.sh tree
 	@scripts/docs.sh
 
-rfc:		## final mails in BUILD/rfc, with recipients, checked
+rfc:		## final mails of PART= in BUILD/rfc, with recipients, checked
 	@scripts/packages.sh tree lint rfc
 	@scripts/rfc.sh
 

@@ -1,9 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The series as final mails in BUILD/rfc, with recipients, and checked. What is
-# left for a person is to understand them, to sign them, and to press send.
+# A part of the series as final mails in BUILD/rfc/PART, with recipients, and
+# checked. What is left for a person is to understand them, to sign them, and to
+# press send.
 #
+#   PART=NAME              fixes: each alone, to its own recipients; core: the RFC;
+#                          follow-up: on top of that
 #   SIGNOFF="Name <mail>"  the submitter, who becomes the author and signs
 #   V=2                    the number of the version, if it is not the first
 #   SINCE=REF              the commit or tag of this repository from which the
@@ -12,10 +15,13 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
+PART=${PART:-}
 V=${V:-1}
 SIGNOFF=${SIGNOFF:-}
 SINCE=${SINCE:-}
 word='[^][<>()@",;:[:space:][:cntrl:]]+'
+check_var PART 'fixes|core|follow-up' 'fixes, core, follow-up'
+[[ -n $PART ]] || die "which part? PART=fixes, PART=core (the RFC), or PART=follow-up"
 check_var V '[1-9][0-9]?' 'the number of the version to send, such as 2'
 check_var SIGNOFF "$word( $word)* <$word@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+>" \
 	'the name and the mail address of who sends, such as SIGNOFF="Jane Doe <jane@example.org>"'
@@ -29,43 +35,46 @@ patches()
 	find "$1" -name '*.patch' ! -name '*-cover-letter.patch' | sort
 }
 
-# sign HEAD: base..HEAD once more, from the submitter and with the sign-off;
-# prints the last commit
+# sign RANGE: those commits once more, from the submitter and with the sign-off;
+# prints the new range
 sign()
 {
 	local head commit mail=${SIGNOFF##*<}
 
-	head=$(tgit rev-parse base)
+	head=$(tgit rev-parse "${1%..*}")
 	while read -r commit; do
 		head=$(tgit log -1 --format=%B "$commit" |
 			git interpret-trailers --no-divider --trailer "Signed-off-by: $SIGNOFF" |
 			GIT_AUTHOR_NAME=${SIGNOFF% <*} GIT_AUTHOR_EMAIL=${mail%>} \
 				git -C "$TREE" commit-tree -p "$head" "$commit^{tree}")
-	done < <(tgit rev-list --reverse "base..$1")
-	echo "$head"
+	done < <(tgit rev-list --reverse "$1")
+	echo "${1%..*}..$head"
 }
 
-# previous: the version before as commits on base; prints the last one
+# previous: this part of the version before, as commits; prints their range
 previous()
 {
+	local head
+
 	git -C "$REPO" rev-parse -q --verify "$SINCE^{commit}" >/dev/null ||
 		die "SINCE=$SINCE is no commit of this repository: name the one that the last version was sent from"
 	mkdir "$work/since"
 	git -C "$REPO" archive "$SINCE" | tar -x -C "$work/since"
-	"$REPO/scripts/series.sh" commits "$work/since"
+	head=$("$REPO/scripts/series.sh" commits "$work/since")
+	"$REPO/scripts/series.sh" part "$PART" "$work/since" "$head"
 }
 
-# recipients DIR: options for git format-patch, from what get_maintainer.pl says
+# recipients MAIL...: options for git format-patch, from what get_maintainer.pl says
 recipients()
 {
 	{
-		printf '%s\n' "${LISTS[@]}"
-		patches "$1" | (cd "$TREE" && xargs scripts/get_maintainer.pl --nogit --nogit-fallback)
-	} | awk '{
+		[[ $PART == fixes ]] || printf '%s\n' "${LISTS[@]}"
+		(cd "$TREE" && scripts/get_maintainer.pl --nogit --nogit-fallback "$@")
+	} | awk -v lists="$PART" '{
 		person = match($0, />/)
 		who = person ? substr($0, 1, RSTART) : $1
 		if (!seen[who]++)
-			print (NR == 1 || / \((maintainer|supporter):/ ? "--to=" : "--cc=") who
+			print ((NR == 1 && lists != "fixes") || / \((maintainer|supporter):/ ? "--to=" : "--cc=") who
 	}'
 }
 
@@ -124,22 +133,50 @@ mbox()
 		{ print }'
 }
 
-write_mails()
+# write_fixes OPTION...: each patch by itself, to those whom it concerns
+write_fixes()
 {
-	local options=(--base=base) head=series since=''
+	local n=0 commit whom
 
-	[[ $V -eq 1 ]] || options+=("-v$V")
-	[[ -z $SINCE ]] || since=$(previous)
-	if [[ -n $SIGNOFF ]]; then
-		head=$(sign series)
-		since=${since:+$(sign "$since")}
+	while read -r commit; do
+		n=$((n + 1))
+		"$REPO/scripts/series.sh" format "$work/one" '' "$commit^..$commit" "$@"
+		readarray -t whom < <(recipients "$work/one/"*.patch)
+		rm -rf "$work/one"
+		"$REPO/scripts/series.sh" format "$rfc" '' "$commit^..$commit" --start-number "$n" "$@" "${whom[@]}"
+	done < <(tgit rev-list --reverse "$range")
+}
+
+# write_thread OPTION...: a cover letter and numbered patches, all to everybody
+write_thread()
+{
+	local cover=cover-letter.txt since='' whom mails
+
+	[[ $PART == core ]] || cover=cover-$PART.txt
+	if [[ -n $SINCE ]]; then
+		since=$(previous)
+		[[ -z $SIGNOFF ]] || since=$(sign "$since")
+		set -- "$@" "--range-diff=$since"
 	fi
-	[[ -z $since ]] || options+=("--range-diff=base..$since")
-	recipients "$BUILD/series" >"$work/recipients"
-	readarray -t -O "${#options[@]}" options <"$work/recipients"
-	"$REPO/scripts/series.sh" format "$rfc" "$head" "${options[@]}"
+	"$REPO/scripts/series.sh" format "$work/all" '' "$range"
+	readarray -t mails < <(patches "$work/all")
+	readarray -t whom < <(recipients "${mails[@]}")
+	"$REPO/scripts/series.sh" format "$rfc" "$cover" "$range" "$@" "${whom[@]}"
 	complete_cover "$rfc"/*-cover-letter.patch
 	mbox "$rfc" >"$rfc/series.mbox"
+}
+
+write_mails()
+{
+	local options=(--base=base)
+
+	[[ $V -eq 1 ]] || options+=("-v$V")
+	[[ -z $SIGNOFF ]] || range=$(sign "$range")
+	if [[ $PART == fixes ]]; then
+		write_fixes "${options[@]}"
+	else
+		write_thread "${options[@]}"
+	fi
 }
 
 # check NAME CMD...: say that it holds; if it does not, what CMD says is the end
@@ -152,10 +189,10 @@ check()
 	say "ok: $name"
 }
 
-# gives_tree DIR: do the mails in DIR, applied to the base, give the series?
+# gives_tree DIR: do the mails in DIR, applied to what they follow, give the part?
 gives_tree()
 {
-	[[ $("$REPO/scripts/series.sh" am "$1") == "$(tgit rev-parse 'series^{tree}')" ]]
+	[[ $("$REPO/scripts/series.sh" am "$1" "${range%..*}") == "$(tgit rev-parse "${range#*..}^{tree}")" ]]
 }
 
 check_style()
@@ -198,11 +235,11 @@ check_b4()
 
 checks()
 {
-	check "git am of the mails on the bare base gives the tree of the series" gives_tree "$rfc"
+	check "git am of the mails, on what they follow, gives the tree of the series there" gives_tree "$rfc"
 	check "checkpatch --strict has nothing to say" check_style
 	check "the patches are signed by ${SIGNOFF:-nobody}${SIGNOFF:+, and nobody else}" check_signatures
 	check "git send-email would send them (--dry-run)" check_send_email
-	check "b4 am of series.mbox gives the same tree" check_b4
+	[[ $PART == fixes ]] || check "b4 am of series.mbox gives the same tree" check_b4
 }
 
 notes()
@@ -210,9 +247,9 @@ notes()
 	[[ -n $SIGNOFF ]] ||
 		say "note: these mails carry no Signed-off-by, so they are for reading only. Who has read, understood and" \
 			"tested them, and wants to send them, says SIGNOFF=\"Name <mail>\""
-	! grep -q '@@[A-Z]*@@' "$rfc"/*-cover-letter.patch ||
+	! grep -q '@@[A-Z]*@@' "$rfc"/*.patch ||
 		say "note: the cover letter has a place that the submitter must fill in:" \
-			"$(grep -h -o '@@[A-Z]*@@' "$rfc"/*-cover-letter.patch | sort -u | xargs) in $SERIES/cover-letter.txt"
+			"$(grep -h -o '@@[A-Z]*@@' "$rfc"/*.patch | sort -u | xargs)"
 	[[ $V -eq 1 || -n $SINCE ]] ||
 		say "note: no range-diff to version $((V - 1)); SINCE=REF gives one"
 }
@@ -223,10 +260,13 @@ lock
 work=$(mktemp -d "$BUILD/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 rfc=$work/rfc
+range=$("$REPO/scripts/series.sh" part "$PART")
 mkdir "$rfc"
 write_mails
 checks
 notes
-rm -rf "$BUILD/rfc"
-mv "$rfc" "$BUILD/rfc"
-say "rfc: $(patches "$BUILD/rfc" | wc -l) patches and a cover letter in $BUILD/rfc"
+rm -rf "$BUILD/rfc/$PART"
+mkdir -p "$BUILD/rfc"
+mv "$rfc" "$BUILD/rfc/$PART"
+say "rfc: $(patches "$BUILD/rfc/$PART" | wc -l) patches$([[ $PART == fixes ]] || echo " and a cover letter") in" \
+	"$BUILD/rfc/$PART"

@@ -14,20 +14,25 @@
 #   series.sh mails DIR                 complete mails, made without a tree
 #   series.sh commits ROOT              the files below ROOT as commits on base;
 #                                       prints the last one
-#   series.sh format DIR HEAD [OPTION...]  base..HEAD as mails, with the cover
-#                                       letter; options of git format-patch
-#   series.sh am DIR                    git am DIR's mails to the base; prints
+#   series.sh format DIR COVER RANGE [OPTION...]  RANGE as mails, with COVER as
+#                                       the cover letter, if it is not empty;
+#                                       options of git format-patch
+#   series.sh part NAME [ROOT HEAD]     the range of commits that a part of the
+#                                       series is: of the tree, or of HEAD, made
+#                                       from the files below ROOT
+#   series.sh am DIR [COMMIT]           git am DIR's mails to COMMIT (base); prints
 #                                       the tree object
 #
 # Files: patches/v7.3/NNNN-subject.patch holds a commit's message and its edits
 # of existing files; a file that the series adds lies here at its in-tree path,
 # and patches/v7.3/manifest says which patch brings it ("PATCH PATH" lines).
+# patches/v7.3/parts has the parts of the series in their order, each with the
+# subject of its last patch ("NAME SUBJECT" lines).
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 STAMP=$BUILD/tree.stamp
-PREFIX='RFC PATCH'
 # Spelled out, so that no version or configuration of git changes the files.
 DIFF=(-U3 --full-index --no-renames --diff-algorithm=myers --src-prefix=a/ --dst-prefix=b/
 	--no-ext-diff --no-textconv --no-color --binary)
@@ -309,15 +314,36 @@ cmd_refresh()
 	say "refresh: $(tgit rev-list --count base..series) patches written to $SERIES"
 }
 
-# format DIR HEAD [OPTION...]: numbered mails of base..HEAD with the cover letter
+# part NAME [ROOT HEAD]: its commits, as FROM..TO
+part()
+{
+	local root=${2:-$REPO} head=${3:-series} name subject commit from=base
+
+	[[ -r $root/$SERIES/parts ]] || die "no $SERIES/parts${2:+ in that version}: it says what belongs to which part"
+	while read -r name subject; do
+		commit=$(tgit log --format='%H %s' "base..$head" | awk -v s="$subject" 'substr($0, 42) == s { print $1 }')
+		[[ -n $commit ]] || die "$SERIES/parts: no patch is called \"$subject\", with which part $name should end"
+		[[ $name != "$1" ]] || {
+			echo "$from..$commit"
+			return
+		}
+		from=$commit
+	done <"$root/$SERIES/parts"
+	die "PART=$1 is no part of the series. Right ones: $(cut -d' ' -f1 "$root/$SERIES/parts" | xargs)"
+}
+
+# format DIR COVER RANGE [OPTION...]: the commits as mails; with the file COVER in
+# $SERIES numbered and below that as the cover letter
 format()
 {
-	local text=$REPO/$SERIES/cover-letter.txt dir=$1 head=$2 mail
+	local text=${2:+$REPO/$SERIES/$2} dir=$1 range=$3 options=(--no-numbered) mail
 
-	shift 2
-	[[ -s $text ]] || die "no $SERIES/cover-letter.txt: write one (subject, empty line, text)"
+	[[ -z $text || -s $text ]] || die "no $SERIES/$2: write one (subject, empty line, text)"
+	[[ -z $text ]] || options=(--numbered --cover-letter --subject-prefix='RFC PATCH')
+	shift 3
 	tgit format-patch -q -U3 --no-renames --binary --abbrev=12 --zero-commit --no-signature --no-base \
-		--no-thread --numbered --cover-letter --subject-prefix="$PREFIX" -o "$dir" "$@" "base..$head"
+		--no-thread "${options[@]}" -o "$dir" "$@" "$range"
+	[[ -n $text ]] || return 0
 	mail=$(echo "$dir"/*0000-cover-letter.patch)
 	awk -v text="$text" '
 		/\*\*\* SUBJECT HERE \*\*\*/ { getline s < text; sub(/\*\*\* SUBJECT HERE \*\*\*/, ""); print $0 s; next }
@@ -330,20 +356,20 @@ cmd_export()
 {
 	cmd_tree
 	! tree_ahead || die "$TREE has commits that are not written back: make refresh first"
-	format "$WORK/series" series
+	format "$WORK/series" cover-letter.txt base..series
 	rm -rf "$BUILD/series"
 	mv "$WORK/series" "$BUILD/series"
 	say "series: $(find "$BUILD/series" -name '*.patch' | wc -l) mails in $BUILD/series"
 }
 
-# am_tree DIR: print the tree object that git am of DIR's mails gives on base.
-# Only the files that the series touches are checked out for it.
+# am_tree DIR [COMMIT]: print the tree object that git am of DIR's mails gives on
+# COMMIT, or base. Only the files that the series touches are checked out for it.
 am_tree()
 {
 	local dir=$WORK/am
 
 	tgit worktree prune
-	tgit worktree add -q --no-checkout --detach "$dir" base
+	tgit worktree add -q --no-checkout --detach "$dir" "${2:-base}"
 	{
 		echo /Makefile
 		tgit diff --name-only --no-renames base series | sed 's,^,/,'
@@ -369,6 +395,14 @@ check_commits()
 	[[ $(commit_files "$REPO") == "$(tgit rev-parse series)" ]]
 }
 
+check_parts()
+{
+	local last
+
+	last=$(part "$(tail -n 1 "$REPO/$SERIES/parts" | cut -d' ' -f1)")
+	[[ ${last#*..} == "$(tgit rev-parse series)" ]]
+}
+
 check_am()
 {
 	[[ $(am_tree "$BUILD/series") == "$(tgit rev-parse 'series^{tree}')" ]]
@@ -378,6 +412,7 @@ cmd_check()
 {
 	cmd_export
 	report "files -> tree gives the commits of the tree" check_commits
+	report "each patch belongs to a part" check_parts
 	report "tree -> refresh gives the same files" check_identity
 	report "git am of the exported mails on the base gives the same tree object" check_am
 }
@@ -390,6 +425,7 @@ tree | refresh | export | check | saved) "cmd_$1" ;;
 mails) mails "$REPO" "$2" ;;
 commits) commit_files "$2" ;;
 format) format "${@:2}" ;;
-am) am_tree "$2" ;;
+part) part "${@:2}" ;;
+am) am_tree "${@:2}" ;;
 *) die "usage: series.sh tree|refresh|export|check|saved, or as its first lines say" ;;
 esac

@@ -6,7 +6,8 @@
 # shellcheck source=scripts/test-clone.sh
 . "$(dirname "$0")/test-clone.sh"
 
-rfc=$clone/build/rfc
+rfc=$clone/build/rfc/core
+export PART=core
 me='Jürgen van Doe <j.doe@mail.example.org>'
 
 # kernel_script NAME: one for the small kernel tree, from standard input
@@ -43,6 +44,12 @@ refresh()
 	make -s -C "$clone" refresh >"$said" 2>&1
 }
 
+# parts NAME SUBJECT...: the parts of the series, each with its last patch
+parts()
+{
+	printf '%s %s\n' "$@" >"$clone/patches/v7.3/parts"
+}
+
 # new_series: two patches in a repository, where a version 1 was sent
 new_series()
 {
@@ -52,6 +59,7 @@ new_series()
 	echo new >"$tree/mm/new.c"
 	commit 'mm: a new file'
 	refresh
+	parts core 'mm: a new file'
 	git init -q "$clone"
 	git -C "$clone" add patches mm
 	git -C "$clone" commit -q -m 'version 1'
@@ -80,6 +88,13 @@ test_refusals()
 	expect "a version that is no number" fails 'V=two is not known' env V=two scripts/rfc.sh
 	expect "SINCE for a first version" fails 'say V=2 as well' env SINCE=v1 scripts/rfc.sh
 	expect "SINCE that does not exist" fails 'SINCE=v0 is no commit of this repository' env V=2 SINCE=v0 scripts/rfc.sh
+	expect "no part" fails 'which part? PART=fixes, PART=core' env PART= scripts/rfc.sh
+	expect "a part that is never sent" fails 'PART=kit is not known' env PART=kit scripts/rfc.sh
+	expect "a part that there is not" fails 'PART=follow-up is no part of the series. Right ones: core' \
+		env PART=follow-up scripts/rfc.sh
+	parts core 'mm: a renamed file'
+	expect "a part whose last patch has another name" fails 'no patch is called "mm: a renamed file"' scripts/rfc.sh
+	parts core 'mm: a new file'
 	report "no mails are left by these" test ! -e "$rfc"
 }
 
@@ -118,15 +133,30 @@ test_failures()
 	echo ugly >>"$tree/mm/cma.c"
 	commit 'mm/cma: ugly'
 	refresh
+	parts core 'mm/cma: ugly'
 	expect "what checkpatch.pl says is the end" fails 'not so: checkpatch --strict has nothing to say' scripts/rfc.sh
 	git -C "$tree" reset -q --hard HEAD~1
 	echo fine >>"$tree/mm/cma.c"
 	commit $'mm/cma: fine\n\nSigned-off-by: Some Body <some@body.example.org>'
 	refresh
+	parts core 'mm/cma: fine'
 	expect "somebody else's sign-off" fails '0003-mm-cma-fine.patch has other sign-offs' scripts/rfc.sh
 	expect "also beside the submitter's" fails '0003-mm-cma-fine.patch has other sign-offs' \
 		env SIGNOFF="$me" scripts/rfc.sh
 	report "the mails are as before" test "$before" = "$(rfc_id)"
+}
+
+test_parts()
+{
+	git -C "$tree" reset -q --hard HEAD~1
+	refresh
+	parts fixes 'mm/gup: ten' core 'mm: a new file'
+	expect "the fixes" works 'rfc: 1 patches in' env PART=fixes SIGNOFF="$me" scripts/rfc.sh
+	report "are mails by themselves" grep -q '^Subject: \[PATCH\] mm/gup: ten$' "$clone/build/rfc/fixes/0001-mm-gup-ten.patch"
+	report "to the maintainers" grep -q '^To: A Maintainer <a@mm.example.org>$' "$clone/build/rfc/fixes/0001-mm-gup-ten.patch"
+	expect "what follows them" works 'ok: git am of the mails, on what they follow' scripts/rfc.sh
+	report "is a thread of its own" test "$(mails_with '^Subject: \[RFC PATCH [01]/1\] mm')" -eq 2
+	report "and names them" grep -q '^prerequisite-patch-id: ' "$rfc/0000-cover-letter.patch"
 }
 
 new_ksrc
@@ -137,3 +167,4 @@ test_refusals
 test_unsigned
 test_signed
 test_failures
+test_parts
