@@ -17,7 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include "cma_load.h"
+#include "cma_dio_load.h"
 #include "vm_util.h"
 
 #define CSV_HEADER "kernel,budget_ms,threads,slots,io_bytes,completion_us,tried,succeeded,p50_ms,p99_ms,max_ms,iops\n"

@@ -33,8 +33,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <mm/gup_test.h>
-#include "cma_daemon.h"
-#include "cma_scene.h"
+#include "cma_storage_server.h"
+#include "cma_held_pages.h"
 #include "cma_util.h"
 #include "vm_util.h"
 
@@ -44,7 +44,7 @@
 
 #define STALL_MS	3000	/* how long a server does not answer */
 
-/* The server's buffers are at the end of the memory: see scene_fill(). */
+/* The server's buffers are at the end of the memory: see held_pages_fill(). */
 #define SERVER_POS	(BUF_BYTES - DAEMON_DEPTH * DAEMON_IO_BYTES)
 /* Without what ext4 reads later, of its own, which takes the server's buffers. */
 #define EXT4_OPTIONS	"noatime,noinit_itable,no_prefetch_block_bitmaps"
@@ -77,8 +77,8 @@ static void restore_all(void)
 
 /*
  * Storage that is served by a process, which does direct I/O from buffers in the
- * area. The isolator waits for writeback of a page in the area; the server, at
- * the gate of its buffers, for the isolator.
+ * area. The allocation waits for writeback of a page in the area; the server, at
+ * the gate of its buffers, for the allocation.
  */
 
 enum storage {
@@ -105,7 +105,7 @@ static bool stack_available(enum storage storage)
 }
 
 /* The server and its buffers, which are not populated yet. */
-static bool stack_server(struct scene *s, enum storage storage)
+static bool stack_server(struct held_pages *s, enum storage storage)
 {
 	struct nullb_conf store = {
 		.bytes = UBLK_BYTES, .completion_us = 1000, .depth = 64, .memory_backed = true,
@@ -114,7 +114,7 @@ static bool stack_server(struct scene *s, enum storage storage)
 	server->store = nullb_create(STORE_DEV, &store);
 	if (server->store < 0)
 		return false;
-	if (!scene_memory(s))
+	if (!held_pages_memory(s))
 		return false;
 	server->buf = s->rw + SERVER_POS;
 	return storage == STORAGE_FUSE ? fuse_start(server) : ublk_start(server);
@@ -155,7 +155,7 @@ static bool stack_loop(void)
 }
 
 /* The file system on it, and a file there. */
-static bool stack_file(struct scene *s, enum storage storage)
+static bool stack_file(struct held_pages *s, enum storage storage)
 {
 	char dev[16];
 
@@ -173,29 +173,29 @@ static bool stack_file(struct scene *s, enum storage storage)
 }
 
 /* All of it, with the file and the server's buffers in the area. */
-static bool stack_start(struct scene *s, enum storage storage)
+static bool stack_start(struct held_pages *s, enum storage storage)
 {
 	s->file = (struct pool){ .kind = POOL_FILE, .bytes = 2 * MB, .pagemap = -1 };
-	return scene_devices(s, HOLD_MS) && stack_server(s, storage) &&
-	       stack_file(s, storage) && scene_fill(s);
+	return held_pages_devices(s, HOLD_MS) && stack_server(s, storage) &&
+	       stack_file(s, storage) && held_pages_fill(s);
 }
 
 /* Pick what the server can use for its next request. */
-static bool stack_pick_buffers(struct scene *s)
+static bool stack_pick_buffers(struct held_pages *s)
 {
 	unsigned int i;
 
 	for (i = 0; i < DAEMON_DEPTH; i++) {
 		size_t pos = SERVER_POS + i * DAEMON_IO_BYTES;
 
-		if (scene_pick(s, &s->buf, pos) != s->buf.addr + pos)
+		if (held_pages_pick(s, &s->buf, pos) != s->buf.addr + pos)
 			return because("the server's buffers are not in the area");
 	}
 	return true;
 }
 
 /* Change a page of the file and start to write it back. */
-static bool stack_write_back(struct scene *s, const char *page, int val)
+static bool stack_write_back(struct held_pages *s, const char *page, int val)
 {
 	off_t pos = page - s->file.addr;
 	char data[psize()];
@@ -208,7 +208,7 @@ static bool stack_write_back(struct scene *s, const char *page, int val)
 	return true;
 }
 
-static bool stack_file_has(struct scene *s, size_t pos, char val)
+static bool stack_file_has(struct held_pages *s, size_t pos, char val)
 {
 	char data[psize()];
 	size_t i;
@@ -225,15 +225,15 @@ static bool stack_file_has(struct scene *s, size_t pos, char val)
 	return i == sizeof(data);
 }
 
-static void stack_finish(struct scene *s)
+static void stack_finish(struct held_pages *s)
 {
 	server->stall_ms = 0;
-	scene_finish(s);
+	held_pages_finish(s);
 }
 
 FIXTURE(stack)
 {
-	struct scene s;
+	struct held_pages s;
 };
 
 FIXTURE_VARIANT(stack)
@@ -274,7 +274,7 @@ FIXTURE_SETUP(stack)
 	if (!stack_available(variant->storage))
 		SKIP(return, "%s", reason);
 	server->flusher = variant->flusher;
-	scene_begin(&self->s);
+	held_pages_begin(&self->s);
 	ASSERT_TRUE(stack_start(&self->s, variant->storage))
 		TH_LOG("%s", reason);
 }
@@ -286,12 +286,12 @@ FIXTURE_TEARDOWN_PARENT(stack)
 
 TEST_F_TIMEOUT(stack, writeback, 60)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	long waited;
 	char *page;
 
-	page = scene_pick(s, &s->file, 0);
-	ASSERT_TRUE(page && stack_pick_buffers(s) && scene_close_gates(s, AMPLE_MS))
+	page = held_pages_pick(s, &s->file, 0);
+	ASSERT_TRUE(page && stack_pick_buffers(s) && held_pages_close_gates(s, AMPLE_MS))
 		TH_LOG("%s", reason);
 	sleep_until(s->release_us - LEAD_MS * USEC_PER_MSEC);
 	server->longest_us = 0;
@@ -308,7 +308,7 @@ TEST_F_TIMEOUT(stack, writeback, 60)
 	EXPECT_EQ(s->alloc.err, 0);
 	EXPECT_GE(waited, variant->flusher ? 0 : LEAD_MS - 100);
 	EXPECT_LT(waited, variant->flusher ? LEAD_MS - 100 : BOUND_MS + PROMPT_MS);
-	/* It is not the bound that ends this: the isolator does not wait for writeback. */
+	/* It is not the bound that ends this: the allocation does not wait for writeback. */
 	EXPECT_EQ(vm_counter("pin_gate_timeout"), s->timeouts);
 	EXPECT_TRUE(pins_back_to(s->pins));
 }
@@ -316,7 +316,7 @@ TEST_F_TIMEOUT(stack, writeback, 60)
 /* The same by chance: read and write the file while the area is allocated. */
 struct file_load {
 	pthread_t thread;
-	const struct scene *s;
+	const struct held_pages *s;
 	bool reads;
 	unsigned int seed;
 	bool stop;
@@ -353,7 +353,7 @@ TEST_F_TIMEOUT(stack, load, 90)
 {
 	struct file_load loads[2] = { };
 	unsigned int i, j, rounds = 3, succeeded = 0;
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	long long longest = 0;
 
 	ASSERT_EQ(put_num(budget_file(), AMPLE_MS), 0);
@@ -362,7 +362,7 @@ TEST_F_TIMEOUT(stack, load, 90)
 		long long start;
 
 		pool_unmap(&s->file);
-		ASSERT_TRUE(scene_fill(s))
+		ASSERT_TRUE(held_pages_fill(s))
 			TH_LOG("%s", reason);
 		for (j = 0; j < ARRAY_SIZE(loads); j++) {
 			loads[j] = (struct file_load){ .s = s, .reads = j, .seed = i + 1 };
@@ -398,7 +398,7 @@ TEST_F_TIMEOUT(stack, load, 90)
 
 /*
  * Metadata of a file system on ublk: the lock of a buffer, unlike writeback, does
- * not show in the folio, so that the isolator waits for it with gates closed. It is
+ * not show in the folio, so that the allocation waits for it with gates closed. It is
  * the bound that ends this cycle.
  */
 
@@ -406,7 +406,7 @@ TEST_F_TIMEOUT(stack, load, 90)
 
 FIXTURE(metadata)
 {
-	struct scene s;
+	struct held_pages s;
 	struct pool dev;	/* the block device's page cache */
 	int file;
 	char *page;		/* of dev: the block of the file's inode */
@@ -462,7 +462,7 @@ static unsigned long metadata_table(void)
 }
 
 /* Find a file whose inode, when that is read, gets into the area. */
-static bool metadata_pick(struct scene *s, struct pool *dev, int *fd, char **page)
+static bool metadata_pick(struct held_pages *s, struct pool *dev, int *fd, char **page)
 {
 	unsigned long table = metadata_table();
 	char path[64];
@@ -487,14 +487,14 @@ static bool metadata_pick(struct scene *s, struct pool *dev, int *fd, char **pag
 
 FIXTURE_SETUP(metadata)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 
 	if (!stack_available(STORAGE_UBLK))
 		SKIP(return, "%s", reason);
-	scene_begin(s);
-	ASSERT_TRUE(scene_devices(s, HOLD_MS) && stack_server(s, STORAGE_UBLK) &&
+	held_pages_begin(s);
+	ASSERT_TRUE(held_pages_devices(s, HOLD_MS) && stack_server(s, STORAGE_UBLK) &&
 		    metadata_file_system() && metadata_map_device(&self->dev) &&
-		    scene_fill(s) && stack_pick_buffers(s) &&
+		    held_pages_fill(s) && stack_pick_buffers(s) &&
 		    metadata_pick(s, &self->dev, &self->file, &self->page))
 		TH_LOG("%s", reason);
 }
@@ -511,11 +511,11 @@ static void *fsync_file(void *arg)
 
 TEST_F_TIMEOUT(metadata, buffer_lock, 60)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	pthread_t thread;
 	void *err;
 
-	ASSERT_TRUE(scene_close_gates(s, AMPLE_MS))
+	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS))
 		TH_LOG("%s", reason);
 	sleep_until(s->release_us - LEAD_MS * USEC_PER_MSEC);
 	server->longest_us = 0;
@@ -547,22 +547,22 @@ TEST_F_TIMEOUT(metadata, buffer_lock, 60)
 
 FIXTURE(stall)
 {
-	struct scene s;
+	struct held_pages s;
 	char *page;		/* of the file */
 	char *other;		/* another one in a gated pageblock */
 };
 
 FIXTURE_SETUP(stall)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 
 	if (!stack_available(STORAGE_FUSE))
 		SKIP(return, "%s", reason);
-	scene_begin(s);
+	held_pages_begin(s);
 	ASSERT_TRUE(stack_start(s, STORAGE_FUSE))
 		TH_LOG("%s", reason);
-	self->page = scene_pick(s, &s->file, 0);
-	self->other = scene_pick(s, &s->buf, 0);
+	self->page = held_pages_pick(s, &s->file, 0);
+	self->other = held_pages_pick(s, &s->buf, 0);
 	ASSERT_TRUE(self->page && self->other)
 		TH_LOG("%s", reason);
 }
@@ -573,9 +573,9 @@ FIXTURE_TEARDOWN_PARENT(stall)
 }
 
 /* Close the gates, then have the page under writeback, for less than the budget. */
-static bool stall_start(struct scene *s, char *page)
+static bool stall_start(struct held_pages *s, char *page)
 {
-	if (!scene_close_gates(s, 2 * AMPLE_MS))
+	if (!held_pages_close_gates(s, 2 * AMPLE_MS))
 		return false;
 	sleep_until(s->release_us - LEAD_MS * USEC_PER_MSEC);
 	server->stall_ms = STALL_MS;
@@ -583,7 +583,7 @@ static bool stall_start(struct scene *s, char *page)
 }
 
 /* Pins that wait meanwhile end by their own clock, or when their folio has moved. */
-static void expect_pinners_bounded(struct __test_metadata *_metadata, struct scene *s,
+static void expect_pinners_bounded(struct __test_metadata *_metadata, struct held_pages *s,
 				   char *page, char *other)
 {
 	struct pinner on_page, on_other;
@@ -606,13 +606,13 @@ static void expect_pinners_bounded(struct __test_metadata *_metadata, struct sce
 	EXPECT_EQ(on_page.errors + on_other.errors, 0);
 	EXPECT_EQ(s->alloc.err, 0);
 	EXPECT_GT(to_ms(s->alloc.us), STALL_MS)
-		TH_LOG("the isolator did not wait for the server");
+		TH_LOG("the allocation did not wait for the server");
 	EXPECT_GT(vm_counter("pin_gate_timeout"), s->timeouts);
 }
 
 TEST_F_TIMEOUT(stall, writeback, 60)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 
 	ASSERT_TRUE(stall_start(s, self->page))
 		TH_LOG("%s", reason);
@@ -630,7 +630,7 @@ static void *store_to_page(void *arg)
 
 TEST_F_TIMEOUT(stall, folio_lock, 60)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	size_t pos = self->page - s->file.addr;
 	pthread_t thread;
 	char *map;
@@ -648,7 +648,7 @@ TEST_F_TIMEOUT(stall, folio_lock, 60)
 }
 
 /* Allocate while the page is under writeback, and nothing is pinned for long. */
-static void alloc_under_writeback(struct __test_metadata *_metadata, struct scene *s,
+static void alloc_under_writeback(struct __test_metadata *_metadata, struct held_pages *s,
 				  char *page, char *other, unsigned int budget_ms)
 {
 	struct pinner p;
@@ -669,15 +669,15 @@ static void alloc_under_writeback(struct __test_metadata *_metadata, struct scen
 	EXPECT_LT(to_ms(p.longest_us), PROMPT_MS);
 	EXPECT_EQ(p.errors, 0);
 	EXPECT_GT(to_ms(s->alloc.us), STALL_MS - PROMPT_MS)
-		TH_LOG("the isolator did not wait for the server");
+		TH_LOG("the allocation did not wait for the server");
 	EXPECT_EQ(vm_counter("pin_gate_timeout"), s->timeouts);
 	EXPECT_TRUE(pins_back_to(s->pins));
 }
 
-/* Writeback closes no gate, so the isolator's wait for it concerns nobody else ... */
+/* Writeback closes no gate, so the allocation's wait for it concerns nobody else ... */
 TEST_F_TIMEOUT(stall, first_pass, 60)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 
 	alloc_under_writeback(_metadata, s, self->page, self->other, AMPLE_MS);
 	EXPECT_EQ(s->alloc.err, 0);
@@ -686,7 +686,7 @@ TEST_F_TIMEOUT(stall, first_pass, 60)
 /* ... and is not over with the budget, which is what it waits for pins ... */
 TEST_F_TIMEOUT(stall, budget_spent, 60)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 
 	alloc_under_writeback(_metadata, s, self->page, self->other, 400);
 	EXPECT_EQ(s->alloc.err, 0);
@@ -696,19 +696,19 @@ TEST_F_TIMEOUT(stall, budget_spent, 60)
 TEST_F_TIMEOUT(stall, no_budget, 60)
 {
 	unsigned long waits = vm_counter("pin_gate_wait");
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 
 	alloc_under_writeback(_metadata, s, self->page, self->other, 0);
 	EXPECT_EQ(vm_counter("pin_gate_wait"), waits);
 }
 
 /*
- * A long-term pin has to migrate a page that an isolator without a budget has taken
+ * A long-term pin has to migrate a page that an allocation without a budget has taken
  * off the LRU, and cannot: it retries, but must not burn the CPU for that.
  */
 TEST_F_TIMEOUT(stall, longterm, 60)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	struct pin_longterm_test args = {
 		.addr = (uintptr_t)self->page,
 		.size = psize(),
@@ -773,7 +773,7 @@ static pid_t owner_start(char *page)
 
 FIXTURE(owner)
 {
-	struct scene s;
+	struct held_pages s;
 };
 
 FIXTURE_VARIANT(owner)
@@ -802,7 +802,7 @@ FIXTURE_SETUP(owner)
 {
 	if (!stack_available(STORAGE_FUSE))
 		SKIP(return, "%s", reason);
-	scene_begin(&self->s);
+	held_pages_begin(&self->s);
 	ASSERT_TRUE(stack_start(&self->s, STORAGE_FUSE))
 		TH_LOG("%s", reason);
 }
@@ -816,7 +816,7 @@ TEST_F_TIMEOUT(owner, pinners, 120)
 {
 	long long end = now_us() + owner_ms() * USEC_PER_MSEC, longest = 0;
 	unsigned int i, allocs = 0, succeeded = 0;
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	struct pinner p[2];
 	int status = 0;
 	pid_t owner;
@@ -824,7 +824,7 @@ TEST_F_TIMEOUT(owner, pinners, 120)
 
 	/* The last allocation ends before this does. */
 	server->stall_ms = owner_ms() + 2 * PROMPT_MS;
-	page = scene_pick(s, &s->buf, MB);
+	page = held_pages_pick(s, &s->buf, MB);
 	ASSERT_TRUE(page && !put_num(budget_file(), variant->budget_ms))
 		TH_LOG("%s", reason);
 	/* Writable, unlike the pool. */
@@ -926,7 +926,7 @@ static int passthrough_read(const char *disk, char *buf)
 
 FIXTURE(passthrough)
 {
-	struct scene s;
+	struct held_pages s;
 	char *page;
 };
 
@@ -934,7 +934,7 @@ FIXTURE_SETUP(passthrough)
 {
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
-	self->page = scene_of_one_page(&self->s);
+	self->page = held_pages_of_one_page(&self->s);
 	ASSERT_NE(self->page, NULL)
 		TH_LOG("%s", reason);
 }
@@ -947,7 +947,7 @@ FIXTURE_TEARDOWN_PARENT(passthrough)
 TEST_F_TIMEOUT(passthrough, one_tag, 60)
 {
 	const char *disk = access("/sys/module/scsi_debug", F_OK) ? NULL : scsi_disk();
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	long long start, us, sync_us;
 	unsigned long waits;
 	int fd, err;
@@ -960,7 +960,7 @@ TEST_F_TIMEOUT(passthrough, one_tag, 60)
 		TH_LOG("%s", reason);
 	fd = file_create(FS_MNT "/file", MB);
 	ASSERT_GE(fd, 0);
-	ASSERT_TRUE(scene_close_gates(s, AMPLE_MS))
+	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS))
 		TH_LOG("%s", reason);
 	waits = vm_counter("pin_gate_wait");
 
@@ -975,7 +975,7 @@ TEST_F_TIMEOUT(passthrough, one_tag, 60)
 		TH_LOG("the gate was opened too early for this test");
 	EXPECT_EQ(vm_counter("pin_gate_wait"), waits);
 	close(fd);
-	scene_finish(s);
+	held_pages_finish(s);
 	ksft_print_msg("passthrough took %ld ms, writeback %ld ms\n", to_ms(us), to_ms(sync_us));
 	EXPECT_EQ(err, 0);
 	EXPECT_LT(to_ms(us), PROMPT_MS);

@@ -59,7 +59,6 @@
 #define MAX_SEGS	1024	/* the most that one call takes */
 #define TAIL		1000	/* bytes that a file lacks to whole blocks */
 
-#define PROMPT_MS	600	/* what has to be prompt may take this long */
 #define GATE_MS		5000	/* a gate has to be closed after that, or met */
 
 #define OLD_DATA	0	/* what a file has in the beginning */

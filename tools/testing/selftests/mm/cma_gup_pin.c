@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * CMA allocation while direct I/O keeps pinning pages of the area. See
- * cma_load.h for the load.
+ * cma_dio_load.h for the load.
  */
 
 #define _GNU_SOURCE
@@ -17,7 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "cma_load.h"
+#include "cma_dio_load.h"
 #include "cma_util.h"
 #include "vm_util.h"
 
@@ -322,9 +322,7 @@ TEST_F(budget, bad_values)
  * the same page.
  */
 
-#define HOLD_MS		2000	/* how long the slow I/O takes */
 #define STUCK_MS	100	/* an I/O that takes longer waits at the gate */
-#define PROMPT_MS	600	/* what has to be prompt may take this long */
 
 enum action {
 	ACT_NONE,

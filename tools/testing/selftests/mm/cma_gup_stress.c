@@ -34,7 +34,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <tools/include/io_uring/mini_liburing.h>
-#include "cma_churn.h"
+#include "cma_mm_churn.h"
 #include "cma_util.h"
 #include "vm_util.h"
 

@@ -2,7 +2,7 @@
 /*
  * Those who allocate from CMA, while direct I/O keeps pinning pages of the
  * area: users of a dma-buf heap, and the administrator who wants gigantic
- * pages. See cma_load.h for the load.
+ * pages. See cma_dio_load.h for the load.
  *
  * The area is the largest unused one, so a test of the one sort is skipped where
  * it is for the other: boot with cma=256M, or with hugetlb_cma=1G and no cma=.
@@ -18,7 +18,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include "cma_load.h"
+#include "cma_dio_load.h"
 #include "cma_util.h"
 #include "vm_util.h"
 
@@ -29,9 +29,9 @@
 /* Memory in a large area, enough for the buffers */
 #define SMALL_POOL	(16 * MB)
 
-#define HOLD_MS		3500	/* a pin that outlasts the budget */
+#define PIN_MS		3500	/* a pin that outlasts the budget */
 #define BUDGET_MS	300
-#define PROMPT_MS	2000	/* to move pages and to look at a whole area */
+#define MOVE_MS		2000	/* to move pages and to look at a whole area */
 
 #define NR_TRIES	3
 
@@ -344,7 +344,7 @@ TEST_F_TIMEOUT(hugetlb, under_load, 120)
 	if (res.resident < MIN_RESIDENT)
 		SKIP(return, "only %u %% of the hot pages were in the area", res.resident);
 	EXPECT_EQ(res.succeeded, res.tried);
-	EXPECT_LT(percentile_ms(&res, 100), AMPLE_MS + PROMPT_MS);
+	EXPECT_LT(percentile_ms(&res, 100), AMPLE_MS + MOVE_MS);
 	expect_clean(_metadata, &res, self->pins);
 }
 
@@ -356,7 +356,7 @@ TEST_F_TIMEOUT(hugetlb, pin_outlasts_budget, 60)
 	int err;
 
 	ASSERT_EQ(put_num(budget_file(), BUDGET_MS), 0);
-	ASSERT_TRUE(pool_fill(&self->pool) && slow_pins_create(&slow, HOLD_MS, 1))
+	ASSERT_TRUE(pool_fill(&self->pool) && slow_pins_create(&slow, PIN_MS, 1))
 		TH_LOG("%s", reason);
 	page = resident_page(&self->pool, 0);
 	ASSERT_TRUE(page && slow_pin(&slow, page))
@@ -365,10 +365,10 @@ TEST_F_TIMEOUT(hugetlb, pin_outlasts_budget, 60)
 	start = now_us();
 	err = gigantic_take(&self->gigantic);
 	ms = (now_us() - start) / USEC_PER_MSEC;
-	ksft_print_msg("with a pin that lasts %d ms: error %d after %lld ms\n", HOLD_MS, err, ms);
+	ksft_print_msg("with a pin that lasts %d ms: error %d after %lld ms\n", PIN_MS, err, ms);
 	EXPECT_EQ(err, -ENOMEM);
 	EXPECT_GE(ms, BUDGET_MS);
-	EXPECT_LT(ms, BUDGET_MS + PROMPT_MS);
+	EXPECT_LT(ms, BUDGET_MS + MOVE_MS);
 
 	slow_pins_finish(&slow);
 	EXPECT_EQ(gigantic_take(&self->gigantic), 0);

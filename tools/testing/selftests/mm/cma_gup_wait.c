@@ -32,7 +32,7 @@
 #ifdef LOCAL_CONFIG_HAVE_LIBURING
 #include <liburing.h>
 #endif
-#include "cma_scene.h"
+#include "cma_held_pages.h"
 #include "cma_util.h"
 #include "vm_util.h"
 
@@ -42,7 +42,7 @@
 /* More of them, if by chance none has met a pin yet. */
 #define MAX_ROUNDS	30
 
-static bool more_rounds(const struct scene *s, unsigned int done)
+static bool more_rounds(const struct held_pages *s, unsigned int done)
 {
 	return done < ROUNDS ||
 	       (done < MAX_ROUNDS && vm_counter("cma_drain") == s->drains);
@@ -91,7 +91,7 @@ static void restore_all(void)
 
 FIXTURE(gate)
 {
-	struct scene s;
+	struct held_pages s;
 	char *page;		/* in the area, to be held */
 };
 
@@ -99,7 +99,7 @@ FIXTURE_SETUP(gate)
 {
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
-	self->page = scene_of_one_page(&self->s);
+	self->page = held_pages_of_one_page(&self->s);
 	ASSERT_NE(self->page, NULL)
 		TH_LOG("%s", reason);
 	/* Direct I/O does not wait for what is not mapped. */
@@ -112,7 +112,7 @@ FIXTURE_TEARDOWN_PARENT(gate)
 }
 
 /* Allocate while I/O of the same task pins a page. */
-static void alloc_with_own_pin(struct __test_metadata *_metadata, struct scene *s,
+static void alloc_with_own_pin(struct __test_metadata *_metadata, struct held_pages *s,
 			       unsigned int budget_ms, bool succeeds)
 {
 	long long start, us;
@@ -141,7 +141,7 @@ TEST_F_TIMEOUT(gate, own_pin, 60)
 	ASSERT_TRUE(slow_pin(&self->s.slow, self->page))
 		TH_LOG("%s", reason);
 	alloc_with_own_pin(_metadata, &self->s, AMPLE_MS, true);
-	scene_finish(&self->s);
+	held_pages_finish(&self->s);
 	EXPECT_TRUE(pins_back_to(self->s.pins));
 }
 
@@ -150,12 +150,12 @@ TEST_F_TIMEOUT(gate, own_pin_budget, 60)
 	ASSERT_TRUE(slow_pin(&self->s.slow, self->page))
 		TH_LOG("%s", reason);
 	alloc_with_own_pin(_metadata, &self->s, 400, false);
-	scene_finish(&self->s);
+	held_pages_finish(&self->s);
 	EXPECT_TRUE(pins_back_to(self->s.pins));
 }
 
 /* Who waits must not hold the mmap_lock. fd: of the device, -1 for process_vm_readv(). */
-static void take_mmap_lock(struct __test_metadata *_metadata, struct scene *s, int fd,
+static void take_mmap_lock(struct __test_metadata *_metadata, struct held_pages *s, int fd,
 			   char *page)
 {
 	long long start, us;
@@ -165,7 +165,7 @@ static void take_mmap_lock(struct __test_metadata *_metadata, struct scene *s, i
 	char *map;
 	int status;
 
-	ASSERT_TRUE(scene_close_gates(s, AMPLE_MS) && pinner_start_on(&p, fd, page) &&
+	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS) && pinner_start_on(&p, fd, page) &&
 		    pinner_wait_stuck(s, &p))
 		TH_LOG("%s", reason);
 	start = now_us();
@@ -185,7 +185,7 @@ static void take_mmap_lock(struct __test_metadata *_metadata, struct scene *s, i
 	EXPECT_TRUE(pinner_is_stuck(&p))
 		TH_LOG("the waiter did not wait all the time");
 	pinner_stop(&p);
-	scene_finish(s);
+	held_pages_finish(s);
 	ksft_print_msg("mmap, fault, munmap, fork and reading the maps took %ld ms\n", to_ms(us));
 	EXPECT_LT(to_ms(us), PROMPT_MS);
 	EXPECT_LT(to_ms(p.longest_us), BOUND_MS + PROMPT_MS);
@@ -213,14 +213,14 @@ TEST_F_TIMEOUT(gate, mmap_lock_remote, 60)
 /* Who waits for a pageblock that a drain has isolated can be killed. */
 TEST_F_TIMEOUT(gate, killed_beside_drain, 60)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	long long start, us;
 	int status;
 	pid_t pid;
 
 	/* One page is left, for another allocation. */
 	area.count--;
-	ASSERT_TRUE(scene_close_gates(s, AMPLE_MS))
+	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS))
 		TH_LOG("%s", reason);
 	pid = fork();
 	if (!pid) {
@@ -238,7 +238,7 @@ TEST_F_TIMEOUT(gate, killed_beside_drain, 60)
 	EXPECT_TRUE(WIFSIGNALED(status));
 	EXPECT_TRUE(gate_is_closed(s->quick, self->page))
 		TH_LOG("the drain ended too early for this test");
-	scene_finish(s);
+	held_pages_finish(s);
 	ksft_print_msg("the killed allocation was gone after %ld ms\n", to_ms(us));
 	EXPECT_LT(to_ms(us), PROMPT_MS);
 	EXPECT_EQ(s->alloc.err, 0);
@@ -272,7 +272,7 @@ static bool cost_of_alloc(struct cost *cost, unsigned int budget_ms)
 }
 
 /* How much of a CPU does it take to wait, in per mille? */
-static bool cost_of_wait(struct scene *s, long *permille)
+static bool cost_of_wait(struct held_pages *s, long *permille)
 {
 	struct cost none, wait;
 	bool ok;
@@ -319,21 +319,21 @@ static unsigned long offset_in_area(const struct pool *pool, char *page)
 
 FIXTURE(cost)
 {
-	struct scene s;
+	struct held_pages s;
 };
 
 FIXTURE_SETUP(cost)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	char *highest;
 
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
-	scene_begin(s);
-	ASSERT_TRUE(scene_devices(s, 4000) && scene_memory(s))
+	held_pages_begin(s);
+	ASSERT_TRUE(held_pages_devices(s, 4000) && held_pages_memory(s))
 		TH_LOG("%s", reason);
 	s->buf.low = true;
-	ASSERT_TRUE(scene_fill(s) && outermost_pages(&s->buf, &s->held[0], &highest))
+	ASSERT_TRUE(held_pages_fill(s) && outermost_pages(&s->buf, &s->held[0], &highest))
 		TH_LOG("%s", reason);
 }
 
@@ -345,7 +345,7 @@ FIXTURE_TEARDOWN_PARENT(cost)
 TEST_F_TIMEOUT(cost, drain_cpu, 90)
 {
 	long permille = 0, best = LONG_MAX;
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	unsigned long offset = offset_in_area(&s->buf, s->held[0]);
 	int i;
 
@@ -358,7 +358,7 @@ TEST_F_TIMEOUT(cost, drain_cpu, 90)
 		if (permille < best)
 			best = permille;
 	}
-	scene_finish(s);
+	held_pages_finish(s);
 	ksft_print_msg("area of %zu MB, pin at %lu KB: to wait takes %.1f %% of a CPU\n",
 		       area_bytes() / MB, offset / KB, best / 10.0);
 	EXPECT_LE(best, 50);
@@ -374,7 +374,7 @@ TEST_F_TIMEOUT(cost, drain_cpu, 90)
 #define MAX_FILLERS	1024
 
 struct beside {
-	struct scene s;
+	struct held_pages s;
 	int heap;
 	int refs[2];		/* a pipe with references to the held pages */
 	int fillers[MAX_FILLERS];
@@ -419,7 +419,7 @@ static bool heap_task_finish(struct heap_task *t)
 /* Pick one page, or two that are some pageblocks away from each other. */
 static bool beside_pick(struct beside *b, unsigned int nr)
 {
-	struct scene *s = &b->s;
+	struct held_pages *s = &b->s;
 	char *low, *high;
 
 	if (!outermost_pages(&s->buf, &low, &high))
@@ -492,10 +492,10 @@ static bool beside_fill(struct beside *b)
 /* All that, then pins instead of the references, which last for hold_ms. */
 static bool beside_start(struct beside *b, unsigned int nr, unsigned int hold_ms)
 {
-	struct scene *s = &b->s;
+	struct held_pages *s = &b->s;
 	unsigned int i;
 
-	if (!scene_devices(s, hold_ms) || !scene_memory(s) || !scene_fill(s) ||
+	if (!held_pages_devices(s, hold_ms) || !held_pages_memory(s) || !held_pages_fill(s) ||
 	    !beside_pick(b, nr) || !beside_get_refs(b) || !beside_fill(b))
 		return false;
 	s->release_us = now_us() + hold_ms * USEC_PER_MSEC;
@@ -508,7 +508,7 @@ static bool beside_start(struct beside *b, unsigned int nr, unsigned int hold_ms
 /* Are the gates of all held pages closed, at some moment before the pins end? */
 static bool beside_wait_gates(const struct beside *b)
 {
-	const struct scene *s = &b->s;
+	const struct held_pages *s = &b->s;
 	unsigned int i = 0;
 
 	while (i < s->nr_held) {
@@ -527,7 +527,7 @@ static void beside_finish(struct beside *b)
 		close(b->fillers[--b->nr_fillers]);
 	close(b->refs[0]);
 	close(b->refs[1]);
-	scene_finish(&b->s);
+	held_pages_finish(&b->s);
 	close(b->heap);
 }
 
@@ -543,7 +543,7 @@ FIXTURE_SETUP(beside)
 	self->b.heap = heap_open();
 	if (self->b.heap < 0)
 		SKIP(return, "%s", reason);
-	scene_begin(&self->b.s);
+	held_pages_begin(&self->b.s);
 	ASSERT_EQ(pipe(self->b.refs), 0);
 }
 
@@ -674,7 +674,7 @@ TEST_F_TIMEOUT(beside, two_drains, 90)
 
 #ifdef LOCAL_CONFIG_HAVE_LIBURING
 /* Register and unregister a buffer, which pins it for long. */
-static int pin_by_io_uring(struct scene *s, char *addr, size_t len)
+static int pin_by_io_uring(struct held_pages *s, char *addr, size_t len)
 {
 	struct iovec iov = { .iov_base = addr, .iov_len = len };
 	struct io_uring ring;
@@ -688,13 +688,13 @@ static int pin_by_io_uring(struct scene *s, char *addr, size_t len)
 	return ret;
 }
 #else
-static int pin_by_io_uring(struct scene *s, char *addr, size_t len)
+static int pin_by_io_uring(struct held_pages *s, char *addr, size_t len)
 {
 	return -EOPNOTSUPP;
 }
 #endif
 
-static int pin_by_udmabuf(struct scene *s, char *addr, size_t len)
+static int pin_by_udmabuf(struct held_pages *s, char *addr, size_t len)
 {
 	struct udmabuf_create create = {
 		.memfd = s->buf.fd,
@@ -716,13 +716,13 @@ static int pin_by_udmabuf(struct scene *s, char *addr, size_t len)
 
 FIXTURE(longterm)
 {
-	struct scene s;
+	struct held_pages s;
 	char *page;
 };
 
 FIXTURE_VARIANT(longterm)
 {
-	int (*pin)(struct scene *s, char *addr, size_t len);
+	int (*pin)(struct held_pages *s, char *addr, size_t len);
 	bool waits;		/* at gates, before it migrates the folio */
 };
 
@@ -739,16 +739,16 @@ FIXTURE_VARIANT_ADD(longterm, udmabuf)
 
 FIXTURE_SETUP(longterm)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
-	scene_begin(s);
-	ASSERT_TRUE(scene_devices(s, 4000) && scene_memory(s))
+	held_pages_begin(s);
+	ASSERT_TRUE(held_pages_devices(s, 4000) && held_pages_memory(s))
 		TH_LOG("%s", reason);
 	if (variant->pin(s, s->rw, psize()) == -EOPNOTSUPP)
 		SKIP(return, "no such way to pin here");
-	ASSERT_TRUE(scene_fill(s) && scene_pick(s, &s->buf, 0))
+	ASSERT_TRUE(held_pages_fill(s) && held_pages_pick(s, &s->buf, 0))
 		TH_LOG("%s", reason);
 	self->page = s->rw + (s->held[0] - s->buf.addr);
 }
@@ -765,11 +765,11 @@ FIXTURE_TEARDOWN_PARENT(longterm)
  */
 TEST_F_TIMEOUT(longterm, waits, 60)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	long long start, us, cpu;
 	int ret;
 
-	ASSERT_TRUE(scene_close_gates(s, AMPLE_MS))
+	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS))
 		TH_LOG("%s", reason);
 	sleep_until(s->release_us - LEAD_MS * USEC_PER_MSEC);
 	start = now_us();
@@ -792,18 +792,18 @@ TEST_F_TIMEOUT(longterm, waits, 60)
 		EXPECT_EQ(variant->pin(s, self->page, psize()), 0);
 	}
 	EXPECT_EQ(s->alloc.err, 0);
-	scene_finish(s);
+	held_pages_finish(s);
 	EXPECT_TRUE(pins_back_to(s->pins));
 }
 
 /* One that the pin in its way outlasts. */
 TEST_F_TIMEOUT(longterm, bounded, 60)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	long long start, us, cpu;
 	int ret;
 
-	ASSERT_TRUE(scene_close_gates(s, AMPLE_MS))
+	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS))
 		TH_LOG("%s", reason);
 	start = now_us();
 	cpu = cpu_us();
@@ -812,7 +812,7 @@ TEST_F_TIMEOUT(longterm, bounded, 60)
 	us = now_us() - start;
 	ksft_print_msg("the pin took %ld ms, %ld ms of CPU, bound %d ms: %s\n", to_ms(us),
 		       to_ms(cpu), BOUND_MS, strerror(-ret));
-	scene_finish(s);
+	held_pages_finish(s);
 
 	EXPECT_EQ(ret, -ENOMEM);
 	EXPECT_LT(to_ms(us), (variant->waits ? BOUND_MS : 0) + PROMPT_MS);
@@ -823,8 +823,8 @@ TEST_F_TIMEOUT(longterm, bounded, 60)
 }
 
 struct longterm_race {
-	struct scene *s;
-	int (*pin)(struct scene *s, char *addr, size_t len);
+	struct held_pages *s;
+	int (*pin)(struct held_pages *s, char *addr, size_t len);
 	bool stop;
 	unsigned long pins;
 	unsigned long errors;
@@ -860,7 +860,7 @@ TEST_F_TIMEOUT(longterm, race, 90)
 
 	for (i = 0; i < ROUNDS; i++) {
 		r.stop = false;
-		ASSERT_TRUE(scene_fill(r.s))
+		ASSERT_TRUE(held_pages_fill(r.s))
 			TH_LOG("%s", reason);
 		ASSERT_EQ(pthread_create(&thread, NULL, longterm_race_run, &r), 0);
 		start = now_us();
@@ -872,7 +872,7 @@ TEST_F_TIMEOUT(longterm, race, 90)
 		write_once(r.stop, true);
 		pthread_join(thread, NULL);
 	}
-	scene_finish(r.s);
+	held_pages_finish(r.s);
 	ksft_print_msg("%u of %u allocations succeeded, the longest took %ld ms\n", succeeded,
 		       ROUNDS, to_ms(longest));
 	ksft_print_msg("the longest of %lu pins took %ld ms, %lu failed\n", r.pins,
@@ -919,7 +919,7 @@ TEST_F_TIMEOUT(gate, one_io, 90)
 {
 	struct nullb_conf conf = { .bytes = 4 * MB, .completion_us = 20000, .depth = 64 };
 	unsigned int i, j, succeeded = 0;
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	struct vector_io v = { };
 	pthread_t thread;
 	char *page;
@@ -930,7 +930,7 @@ TEST_F_TIMEOUT(gate, one_io, 90)
 	for (i = 0; more_rounds(s, i); i++) {
 		v.stop = false;
 		v.done = 0;
-		ASSERT_TRUE(scene_fill(s))
+		ASSERT_TRUE(held_pages_fill(s))
 			TH_LOG("%s", reason);
 		/* The first pages of new memory can be elsewhere. */
 		page = resident_page(&s->buf, 0);
@@ -949,7 +949,7 @@ TEST_F_TIMEOUT(gate, one_io, 90)
 		pthread_join(thread, NULL);
 	}
 	close(v.fd);
-	scene_finish(s);
+	held_pages_finish(s);
 	ksft_print_msg("the longest I/O took %ld ms, bound %d ms; %u of %u allocations succeeded\n",
 		       to_ms(v.longest_us), BOUND_MS, succeeded, i);
 	EXPECT_EQ(v.errors, 0);
@@ -1038,7 +1038,7 @@ static void *ring_run(void *arg)
 
 FIXTURE(ring)
 {
-	struct scene s;
+	struct held_pages s;
 	struct ring_load r;
 };
 
@@ -1071,14 +1071,14 @@ FIXTURE_SETUP(ring)
 
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
-	scene_begin(&self->s);
+	held_pages_begin(&self->s);
 	ret = io_uring_queue_init(RING_SLOTS, &self->r.ring, variant->flags);
 	if (ret)
 		SKIP(return, "io_uring: %s", strerror(-ret));
 	self->r.fd = nullb_create(LOAD_DEV, &conf);
 	if (self->r.fd < 0)
 		SKIP(return, "%s", reason);
-	ASSERT_TRUE(scene_devices(&self->s, HOLD_MS) && scene_memory(&self->s))
+	ASSERT_TRUE(held_pages_devices(&self->s, HOLD_MS) && held_pages_memory(&self->s))
 		TH_LOG("%s", reason);
 	self->r.flags = variant->flags;
 	self->r.buf = self->s.rw + BUF_BYTES - 2 * MB;
@@ -1093,7 +1093,7 @@ TEST_F_TIMEOUT(ring, polled, 90)
 {
 	unsigned int i, succeeded = 0;
 	struct ring_load *r = &self->r;
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	long long longest = 0;
 	pthread_t thread;
 
@@ -1103,7 +1103,7 @@ TEST_F_TIMEOUT(ring, polled, 90)
 
 		r->stop = false;
 		r->done = 0;
-		ASSERT_TRUE(scene_fill(s))
+		ASSERT_TRUE(held_pages_fill(s))
 			TH_LOG("%s", reason);
 		ASSERT_EQ(pthread_create(&thread, NULL, ring_run, r), 0);
 		while (!read_once(r->done))
@@ -1119,7 +1119,7 @@ TEST_F_TIMEOUT(ring, polled, 90)
 	}
 	io_uring_queue_exit(&r->ring);
 	close(r->fd);
-	scene_finish(s);
+	held_pages_finish(s);
 	ksft_print_msg("the longest I/O took %ld ms, bound %d ms\n", to_ms(r->longest_us),
 		       BOUND_MS);
 	ksft_print_msg("%u of %u allocations succeeded, the longest took %ld ms\n", succeeded,
@@ -1140,12 +1140,13 @@ TEST_F_TIMEOUT(ring, gated, 60)
 	long long longest_gated = 0, longest = 0;
 	struct ring_load *r = &self->r;
 	unsigned int slot, done = 0;
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	struct io_uring_cqe *cqe;
 
-	ASSERT_TRUE(scene_fill(s));
-	ASSERT_EQ(scene_pick(s, &s->buf, BUF_BYTES - 2 * MB), s->buf.addr + BUF_BYTES - 2 * MB);
-	ASSERT_TRUE(scene_close_gates(s, AMPLE_MS))
+	ASSERT_TRUE(held_pages_fill(s));
+	ASSERT_EQ(held_pages_pick(s, &s->buf, BUF_BYTES - 2 * MB),
+		  s->buf.addr + BUF_BYTES - 2 * MB);
+	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS))
 		TH_LOG("%s", reason);
 	for (slot = 0; slot < RING_SLOTS; slot++)
 		ring_submit(r, slot);
@@ -1172,7 +1173,7 @@ TEST_F_TIMEOUT(ring, gated, 60)
 	}
 	io_uring_queue_exit(&r->ring);
 	close(r->fd);
-	scene_finish(s);
+	held_pages_finish(s);
 	ksft_print_msg("the longest I/O behind the gate took %ld ms, bound %d ms; others %ld ms\n",
 		       to_ms(longest_gated), BOUND_MS, to_ms(longest));
 	EXPECT_GT(to_ms(longest_gated), LEAD_MS);
@@ -1206,7 +1207,7 @@ TEST_F_TIMEOUT(gate, own_polled_pin, 60)
 	EXPECT_EQ(cqe->res, (int)psize());
 	io_uring_queue_exit(&r.ring);
 	close(r.fd);
-	scene_finish(&self->s);
+	held_pages_finish(&self->s);
 	EXPECT_TRUE(pins_back_to(self->s.pins));
 }
 #endif
@@ -1218,7 +1219,7 @@ TEST_F_TIMEOUT(gate, own_polled_pin, 60)
 
 TEST_F_TIMEOUT(gate, suspend, 60)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	long long start, us;
 	struct pinner p;
 	int err;
@@ -1227,7 +1228,7 @@ TEST_F_TIMEOUT(gate, suspend, 60)
 		SKIP(return, "no /sys/power/pm_test: needs CONFIG_PM_DEBUG and CONFIG_SUSPEND");
 	ASSERT_EQ(suspend_test(true), 0);
 	/* The allocation is not frozen either before its budget is spent. */
-	ASSERT_TRUE(scene_close_gates(s, BOUND_MS) &&
+	ASSERT_TRUE(held_pages_close_gates(s, BOUND_MS) &&
 		    pinner_start(&p, s, self->page) && pinner_wait_stuck(s, &p))
 		TH_LOG("%s", reason);
 	start = now_us();
@@ -1235,7 +1236,7 @@ TEST_F_TIMEOUT(gate, suspend, 60)
 	us = now_us() - start;
 	suspend_test(false);
 	pinner_stop(&p);
-	scene_finish(s);
+	held_pages_finish(s);
 	ksft_print_msg("freezing and thawing took %ld ms, the longest I/O %ld ms, bound %d ms\n",
 		       to_ms(us), to_ms(p.longest_us), BOUND_MS);
 	EXPECT_EQ(err, 0);
@@ -1254,7 +1255,7 @@ static bool cgroup_event(const char *event)
 
 TEST_F_TIMEOUT(gate, cgroup_freezer, 60)
 {
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	long long start, us;
 	int status = 0;
 	pid_t pid;
@@ -1263,7 +1264,7 @@ TEST_F_TIMEOUT(gate, cgroup_freezer, 60)
 	if (!run_cmd("mount -t cgroup2 none " CGROUP_MNT " 2>/dev/null") ||
 	    (mkdir(CGROUP_MNT "/cma_gup_wait", 0700) && errno != EEXIST))
 		SKIP(return, "no cgroup v2: needs CONFIG_CGROUPS");
-	ASSERT_TRUE(scene_close_gates(s, AMPLE_MS))
+	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS))
 		TH_LOG("%s", reason);
 	/* One that waits in a process of its own */
 	pid = fork();
@@ -1283,7 +1284,7 @@ TEST_F_TIMEOUT(gate, cgroup_freezer, 60)
 	us = now_us() - start;
 	put_num(CGROUP_MNT "/cma_gup_wait/cgroup.freeze", 0);
 	waitpid(pid, &status, 0);
-	scene_finish(s);
+	held_pages_finish(s);
 	ksft_print_msg("freezing took %ld ms, bound %d ms\n", to_ms(us), BOUND_MS);
 	EXPECT_GT(vm_counter("pin_gate_wait"), s->waits);
 	EXPECT_LT(to_ms(us), BOUND_MS + PROMPT_MS);
@@ -1349,18 +1350,18 @@ static char *offline_map(struct pool *mem, unsigned long block)
 	return NULL;
 }
 
-/* Runs last: it changes which memory is free, on which scene_fill() relies. */
+/* Runs last: it changes which memory is free, on which held_pages_fill() relies. */
 FIXTURE(offline)
 {
-	struct scene s;
+	struct held_pages s;
 };
 
 FIXTURE_SETUP(offline)
 {
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
-	scene_begin(&self->s);
-	ASSERT_TRUE(scene_devices(&self->s, HOLD_MS))
+	held_pages_begin(&self->s);
+	ASSERT_TRUE(held_pages_devices(&self->s, HOLD_MS))
 		TH_LOG("%s", reason);
 }
 
@@ -1372,7 +1373,7 @@ FIXTURE_TEARDOWN_PARENT(offline)
 TEST_F_TIMEOUT(offline, pinners, 120)
 {
 	const unsigned int offline_s = 2;
-	struct scene *s = &self->s;
+	struct held_pages *s = &self->s;
 	unsigned int i, pinned = 0;
 	struct pinner p;
 	struct pool mem;
@@ -1408,7 +1409,7 @@ TEST_F_TIMEOUT(offline, pinners, 120)
 		memory_set_state(block, "online_movable", 20);
 	}
 	shared->offline = -1;
-	scene_finish(s);
+	held_pages_finish(s);
 	EXPECT_GT(pinned, 0)
 		TH_LOG("no page was in the memory block");
 	EXPECT_EQ(vm_counter("pin_gate_wait"), s->waits);

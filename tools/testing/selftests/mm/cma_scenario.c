@@ -22,7 +22,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "cma_load.h"
+#include "cma_dio_load.h"
 #include "vm_util.h"
 
 #define CSV_HEADER	"kernel,frame,asked_ms,us,got,no_room\n"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-#ifndef _MM_CMA_LOAD_H
-#define _MM_CMA_LOAD_H
+#ifndef _MM_CMA_DIO_LOAD_H
+#define _MM_CMA_DIO_LOAD_H
 
 #include <asm/posix_types.h>	/* for aio_abi.h; not in the types.h of tools */
 #include <linux/aio_abi.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Servers of storage, on which the isolator of pageblocks can depend, and which
- * themselves do direct I/O: one on libfuse, and one for ublk on liburing.
+ * Storage servers that a CMA allocation can depend on, and that do direct I/O
+ * themselves: one on libfuse, and one for ublk on liburing.
  */
 
 #define _GNU_SOURCE
@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "local_config.h_gen"
-#include "cma_daemon.h"
+#include "cma_storage_server.h"
 #include "vm_util.h"
 
 #ifndef PR_SET_IO_FLUSHER

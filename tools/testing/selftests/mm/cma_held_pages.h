@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-#ifndef _MM_CMA_SCENE_H
-#define _MM_CMA_SCENE_H
+#ifndef _MM_CMA_HELD_PAGES_H
+#define _MM_CMA_HELD_PAGES_H
 
 #include <pthread.h>
 #include <stdbool.h>
 #include <sys/types.h>
 #include "cma_util.h"
 
-#define PROMPT_MS	600	/* what has to be prompt may take this long */
-#define HOLD_MS		2500	/* how long the pins last that close the gates */
 #define LEAD_MS		300	/* so long before their end the test acts */
 #define MAX_HELD	8
 
@@ -41,7 +39,7 @@ void allocation_print_stack(const struct allocation *a);
  * Memory in the area, pins of some of its pages that last for a known time, and
  * an allocation, which therefore closes the gates of their pageblocks.
  */
-struct scene {
+struct held_pages {
 	long pins;		/* counters before the test */
 	unsigned long waits;
 	unsigned long timeouts;
@@ -62,25 +60,25 @@ struct scene {
 };
 
 /* Remember the counters. */
-void scene_begin(struct scene *s);
-bool scene_devices(struct scene *s, unsigned int hold_ms);
+void held_pages_begin(struct held_pages *s);
+bool held_pages_devices(struct held_pages *s, unsigned int hold_ms);
 /* Map the memory. */
-bool scene_memory(struct scene *s);
+bool held_pages_memory(struct held_pages *s);
 /*
  * Populate it in the area, again if need be, and the file if there is one. The
  * first pages are likely to come from the per-CPU lists and not from the area.
  */
-bool scene_fill(struct scene *s);
+bool held_pages_fill(struct held_pages *s);
 /* The first page of a pool from that offset on that is in the area: to be held. */
-char *scene_pick(struct scene *s, const struct pool *pool, size_t offset);
+char *held_pages_pick(struct held_pages *s, const struct pool *pool, size_t offset);
 /*
  * All of that at once, to hold one page. Returns its address among the writable
  * ones.
  */
-char *scene_of_one_page(struct scene *s);
+char *held_pages_of_one_page(struct held_pages *s);
 /* Hold what was picked, start the allocation, wait until all gates are closed. */
-bool scene_close_gates(struct scene *s, unsigned int budget_ms);
-void scene_finish(struct scene *s);
+bool held_pages_close_gates(struct held_pages *s, unsigned int budget_ms);
+void held_pages_finish(struct held_pages *s);
 
 /* Direct I/O on one page by a thread, again and again */
 struct pinner {
@@ -95,10 +93,10 @@ struct pinner {
 	unsigned long errors;
 };
 
-bool pinner_start(struct pinner *p, const struct scene *s, char *page);
+bool pinner_start(struct pinner *p, const struct held_pages *s, char *page);
 bool pinner_start_on(struct pinner *p, int fd, char *page);
 void pinner_stop(struct pinner *p);
 bool pinner_is_stuck(const struct pinner *p);
-bool pinner_wait_stuck(const struct scene *s, const struct pinner *p);
+bool pinner_wait_stuck(const struct held_pages *s, const struct pinner *p);
 
 #endif

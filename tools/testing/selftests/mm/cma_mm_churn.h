@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-#ifndef _MM_CMA_CHURN_H
-#define _MM_CMA_CHURN_H
+#ifndef _MM_CMA_MM_CHURN_H
+#define _MM_CMA_MM_CHURN_H
 
 #include <stdbool.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The load, and CMA allocations under it. See cma_load.h.
+ * The load, and CMA allocations under it. See cma_dio_load.h.
  */
 
 #define _GNU_SOURCE
@@ -15,7 +15,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include "cma_load.h"
+#include "cma_dio_load.h"
 #include "vm_util.h"
 
 #define LOAD_DEV	NULLB_PREFIX "load"

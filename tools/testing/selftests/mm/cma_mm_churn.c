@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The churn. See cma_churn.h.
+ * The churn. See cma_mm_churn.h.
  */
 
 #define _GNU_SOURCE
@@ -22,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <mm/gup_test.h>
-#include "cma_churn.h"
+#include "cma_mm_churn.h"
 #include "cma_util.h"
 #include "hugepage_settings.h"
 #include "vm_util.h"

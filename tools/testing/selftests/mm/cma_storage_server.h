@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-#ifndef _MM_CMA_DAEMON_H
-#define _MM_CMA_DAEMON_H
+#ifndef _MM_CMA_STORAGE_SERVER_H
+#define _MM_CMA_STORAGE_SERVER_H
 
 #include <stdbool.h>
 #include <sys/types.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The scene of the tests of wait cycles: closed pin gates, for a known time.
+ * Pages in the area that are held, and pin gates that are closed, for a known time.
  */
 
 #define _GNU_SOURCE
@@ -15,7 +15,7 @@
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
-#include "cma_scene.h"
+#include "cma_held_pages.h"
 #include "vm_util.h"
 
 /* For RWF_NOWAIT in some versions of linux/fs.h */
@@ -88,7 +88,7 @@ void allocation_print_stack(const struct allocation *a)
 	ksft_print_msg("the allocation is in %s\n", text);
 }
 
-bool scene_devices(struct scene *s, unsigned int hold_ms)
+bool held_pages_devices(struct held_pages *s, unsigned int hold_ms)
 {
 	struct nullb_conf quick = { .bytes = 4 * MB, .completion_us = 100, .depth = 64 };
 
@@ -97,7 +97,7 @@ bool scene_devices(struct scene *s, unsigned int hold_ms)
 	return s->quick >= 0 && slow_pins_create(&s->slow, hold_ms, MAX_HELD);
 }
 
-void scene_begin(struct scene *s)
+void held_pages_begin(struct held_pages *s)
 {
 	s->pins = pins_held();
 	s->waits = vm_counter("pin_gate_wait");
@@ -105,7 +105,7 @@ void scene_begin(struct scene *s)
 	s->drains = vm_counter("cma_drain");
 }
 
-bool scene_memory(struct scene *s)
+bool held_pages_memory(struct held_pages *s)
 {
 	s->buf = (struct pool){
 		.kind = POOL_FILE,
@@ -122,7 +122,7 @@ bool scene_memory(struct scene *s)
 	return true;
 }
 
-bool scene_fill(struct scene *s)
+bool held_pages_fill(struct held_pages *s)
 {
 	struct pool *pools[] = { &s->buf, &s->file };
 
@@ -135,7 +135,7 @@ bool scene_fill(struct scene *s)
 	return s->file.bytes ? pools_fill(pools, 2) : pool_fill(&s->buf);
 }
 
-char *scene_pick(struct scene *s, const struct pool *pool, size_t offset)
+char *held_pages_pick(struct held_pages *s, const struct pool *pool, size_t offset)
 {
 	char *page = resident_page(pool, offset);
 
@@ -144,16 +144,16 @@ char *scene_pick(struct scene *s, const struct pool *pool, size_t offset)
 	return page;
 }
 
-char *scene_of_one_page(struct scene *s)
+char *held_pages_of_one_page(struct held_pages *s)
 {
-	scene_begin(s);
-	if (!scene_devices(s, HOLD_MS) || !scene_memory(s) || !scene_fill(s) ||
-	    !scene_pick(s, &s->buf, 0))
+	held_pages_begin(s);
+	if (!held_pages_devices(s, HOLD_MS) || !held_pages_memory(s) || !held_pages_fill(s) ||
+	    !held_pages_pick(s, &s->buf, 0))
 		return NULL;
 	return s->rw + (s->held[0] - s->buf.addr);
 }
 
-bool scene_close_gates(struct scene *s, unsigned int budget_ms)
+bool held_pages_close_gates(struct held_pages *s, unsigned int budget_ms)
 {
 	unsigned int i;
 
@@ -174,7 +174,7 @@ bool scene_close_gates(struct scene *s, unsigned int budget_ms)
 	return true;
 }
 
-void scene_finish(struct scene *s)
+void held_pages_finish(struct held_pages *s)
 {
 	allocation_finish(&s->alloc);
 	slow_pins_finish(&s->slow);
@@ -225,7 +225,7 @@ bool pinner_start_on(struct pinner *p, int fd, char *page)
 	return true;
 }
 
-bool pinner_start(struct pinner *p, const struct scene *s, char *page)
+bool pinner_start(struct pinner *p, const struct held_pages *s, char *page)
 {
 	return pinner_start_on(p, s->quick, page);
 }
@@ -245,7 +245,7 @@ bool pinner_is_stuck(const struct pinner *p)
 	return since && now_us() - since > 50 * USEC_PER_MSEC;
 }
 
-bool pinner_wait_stuck(const struct scene *s, const struct pinner *p)
+bool pinner_wait_stuck(const struct held_pages *s, const struct pinner *p)
 {
 	while (!pinner_is_stuck(p)) {
 		if (now_us() > s->release_us)
