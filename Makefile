@@ -16,7 +16,7 @@ $(error ARCH=$(ARCH) is not known. Right values: x86_64, arm64)
 endif
 
 .PHONY: help run compare test tree refresh series lint config shell verify fio stress faults debug kcsan \
-	bisect-check matrix static regress bench bench-quick scenario docs rfc clean distclean
+	each-patch matrix static regress bench bench-quick scenario docs rfc clean distclean
 .NOTPARALLEL:
 
 help:		## this list
@@ -82,8 +82,8 @@ debug:		## the tests on a kernel with lockdep, KASAN and other checks, which "te
 kcsan:		## the tests on a kernel that looks for data races
 	@scripts/test.sh kcsan
 
-bisect-check:	## each patch by itself, built in three configurations and booted; resumable
-	@scripts/bisect.sh
+each-patch:	## each patch by itself, built in three configurations and booted; resumable
+	@scripts/each-patch.sh
 
 matrix:		## what the series touches, built in many configurations; resumable
 	@scripts/matrix.sh

@@ -88,7 +88,7 @@ lock
 for kernel in base longterm series; do
 	"$REPO/scripts/kernel.sh" build "$kernel"
 done
-"$REPO/scripts/selftests.sh"
+"$REPO/scripts/build-selftests.sh"
 rm -rf "$out"
 mkdir -p "$out"
 for ((round = 1; round <= rounds; round++)); do

@@ -124,7 +124,7 @@ checkpatch_mails()
 IGNORE_WORDS=inflight
 
 lock
-[[ -d $TREE ]] || "$REPO/scripts/base.sh"
+[[ -d $TREE ]] || "$REPO/scripts/fetch-base.sh"
 work=$(mktemp -d "$BUILD/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 cd "$REPO"

@@ -12,8 +12,8 @@
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
-# shellcheck source=scripts/cells.sh
-. "$REPO/scripts/cells.sh"
+# shellcheck source=scripts/config-cells.sh
+. "$REPO/scripts/config-cells.sh"
 
 OUT=$BUILD/matrix
 
@@ -26,7 +26,7 @@ check_parts()
 		while read -r part _; do
 			[[ $file != "$part"* && ${file%c}o != "$part" ]] || continue 2
 		done < <(printf '%s\n' "${PARTS[@]}")
-		die "the series touches $file, which no line of PARTS in scripts/cells.sh has: add one"
+		die "the series touches $file, which no line of PARTS in scripts/config-cells.sh has: add one"
 	done < <(touched)
 }
 

@@ -76,7 +76,7 @@ lock
 for kernel in "${kernels[@]}"; do
 	"$REPO/scripts/kernel.sh" build "$kernel"
 done
-"$REPO/scripts/selftests.sh"
+"$REPO/scripts/build-selftests.sh"
 for kernel in "${kernels[@]}"; do
 	[[ $kernel == base ]] && name=unpatched || name=patched
 	measure "$kernel" "$name"

@@ -72,7 +72,7 @@ lock
 for kernel in base series; do
 	"$REPO/scripts/kernel.sh" build "$kernel"
 done
-"$REPO/scripts/selftests.sh"
+"$REPO/scripts/build-selftests.sh"
 play base unpatched
 play series patched
 mkdir -p "$OUT"

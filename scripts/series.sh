@@ -159,7 +159,7 @@ cmd_tree()
 {
 	local inputs head
 
-	"$REPO/scripts/base.sh"
+	"$REPO/scripts/fetch-base.sh"
 	inputs=$(inputs_id "$REPO")
 	if [[ $inputs == "$(stamp_inputs)" ]]; then
 		! tree_ahead || say "note: $TREE has commits that 'make refresh' has not written back; using them"

@@ -6,8 +6,8 @@
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
-# shellcheck source=scripts/cells.sh
-. "$REPO/scripts/cells.sh"
+# shellcheck source=scripts/config-cells.sh
+. "$REPO/scripts/config-cells.sh"
 
 OUT=$BUILD/static
 # The cell that has all files of the series

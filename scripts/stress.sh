@@ -63,14 +63,14 @@ case ${1:-stress} in
 stress)
 	"$REPO/scripts/packages.sh" stress
 	"$REPO/scripts/kernel.sh" build series
-	"$REPO/scripts/selftests.sh"
+	"$REPO/scripts/build-selftests.sh"
 	run wait_and_kill "waiters that are killed or get on, for about $((DURATION * 2 / 3)) s"
 	run churn "the same amid other work on memory, for about $((DURATION / 3)) s"
 	run owner "a pin of 30 s"
 	;;
 faults)
 	"$REPO/scripts/kernel.sh" build "$DEBUG"
-	"$REPO/scripts/selftests.sh"
+	"$REPO/scripts/build-selftests.sh"
 	run faults "allocations and I/O that fail at random, for about $DURATION s"
 	;;
 *) die "usage: stress.sh [faults]" ;;

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Tests of scripts/vm.sh and of boot parameters, on the patched kernel, as TAP.
+# Tests of scripts/vm.sh, of boot parameters and of tools/mm/cma_pins, on the patched
+# kernel, as TAP.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -57,3 +58,9 @@ expect "cma_drain_budget_ms= sets the budget of an area" 0 '^321$'
 last=0
 guest --append 'cma=64M cma_drain_budget_ms=1s' -- sh -c 'cat /sys/kernel/mm/cma/*/drain_budget_ms' || last=$?
 expect "a malformed cma_drain_budget_ms= leaves the default" 0 '^1000$'
+
+last=0
+guest --mem 448M --append cma=64M -- scripts/guest-pins "$BUILD/selftests" || last=$?
+expect "cma_pins: nothing failed" 1 '^No allocation failed.$'
+expect "cma_pins tells that pins are the reason" 1 '^Allocations failed because of pins that outlast the budget.$'
+expect "cma_pins names the process that has the page" 1 '^   mapped by cma_gup_bench (pid [0-9]*)$'

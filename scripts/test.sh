@@ -37,7 +37,7 @@ quietly()
 build_all()
 {
 	report "the kernel $KERNEL builds" quietly scripts/kernel.sh build "$KERNEL"
-	report "the selftests compile" quietly scripts/selftests.sh
+	report "the selftests compile" quietly scripts/build-selftests.sh
 }
 
 # build_steps NAME: that, and how long it took, in minutes

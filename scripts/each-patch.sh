@@ -3,22 +3,22 @@
 #
 # Every patch of the series, by itself:
 #
-#   bisect.sh [N...]    all of them, or patches by number; 0 is the base
+#   each-patch.sh [N...]    all of them, or patches by number; 0 is the base
 #
-# Each is built in the configurations of configs/bisect, without warnings that
+# Each is built in the configurations of configs/each-patch, without warnings that
 # the base has not got, and booted with the KUnit suites that it has by then.
 # What was ok is not built again before the kernel or a configuration changes.
 # Patches after which the kernel is the same, as they bring tests or
-# documentation, share a result. The table is in BUILD/bisect/table, too; the
-# logs of a patch in BUILD/bisect/N.*.
+# documentation, share a result. The table is in BUILD/each-patch/table, too; the
+# logs of a patch in BUILD/each-patch/N.*.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
-# shellcheck source=scripts/cells.sh
-. "$REPO/scripts/cells.sh"
+# shellcheck source=scripts/config-cells.sh
+. "$REPO/scripts/config-cells.sh"
 
-OUT=$BUILD/bisect
-CELLS=$REPO/configs/bisect
+OUT=$BUILD/each-patch
+CELLS=$REPO/configs/each-patch
 IMAGE=arch/x86/boot/bzImage
 
 # id COMMIT: all that its result depends on
