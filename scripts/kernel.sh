@@ -52,6 +52,15 @@ done
 
 ! command -v ccache >/dev/null || cc="ccache $cc"
 
+# progress: for the heartbeat. The number of objects is that of configs/lean.
+progress()
+{
+	local all=''
+
+	[[ $name == *-* || $name == arm64 ]] || all=' of some 1790'
+	[[ ! -d $out ]] || echo "$(find "$out" -name '*.o' | wc -l)$all objects"
+}
+
 kmake()
 {
 	make -C "$src" O="$out" -j"$JOBS" CC="$cc" "$@"
@@ -140,7 +149,7 @@ build()
 	rm -f "$out/image.id"
 	[[ -d $out ]] || need_space 3 "the build of the $name kernel"
 	configure
-	BEAT_LOG=$log with_heartbeat "building the $name kernel (minutes; log in $log)" \
+	with_heartbeat "building the $name kernel (minutes; log in $log)" \
 		build_image || fail "building the $name kernel"
 	echo "$id" >"$out/image.id"
 }
@@ -159,11 +168,11 @@ build_longterm()
 	mv "$out/image.id" "$out/image.id.base"
 	trap 'git -C "$src" checkout -q .' EXIT
 	git -C "$src" apply "$patch"
-	BEAT_LOG=$log with_heartbeat "building the longterm kernel" build_image || fail "building the longterm kernel"
+	with_heartbeat "building the longterm kernel" build_image || fail "building the longterm kernel"
 	cp "$out/$image" "$copy/$image"
 	echo "$id" >"$copy/image.id"
 	git -C "$src" checkout -q .
-	BEAT_LOG=$log with_heartbeat "building the base kernel again" build_image || fail "building the base kernel"
+	with_heartbeat "building the base kernel again" build_image || fail "building the base kernel"
 	mv "$out/image.id.base" "$out/image.id"
 }
 

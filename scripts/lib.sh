@@ -91,11 +91,17 @@ need_space()
 		die "$2 needs $1 GB in $BUILD, $have GB are free: free some, or use another BUILD= folder"
 }
 
-# with_heartbeat TEXT CMD...: a line every half minute while CMD runs, with the
-# last line of BEAT_LOG if there is one
+# progress: what the heartbeat says beside the time; a script can have its own
+progress()
+{
+	[[ -z ${BEAT_LOG:-} ]] || tail -n 1 "$BEAT_LOG"
+}
+
+# with_heartbeat TEXT CMD...: a line every half minute while CMD runs, with its
+# progress
 with_heartbeat()
 {
-	local text=$1 beat status start=$SECONDS never
+	local text=$1 beat status start=$SECONDS never how
 
 	shift
 	say "$text"
@@ -103,7 +109,8 @@ with_heartbeat()
 		# A pipe that nobody writes to: a sleep would outlive this shell.
 		exec {never}<> <(:)
 		while ! read -r -t 30 -u "$never" && kill -0 $$ 2>/dev/null; do
-			say "  ... $((SECONDS - start)) s${BEAT_LOG:+: $(tail -n 1 "$BEAT_LOG")}"
+			how=$(progress 2>/dev/null) || :
+			say "  ... $((SECONDS - start)) s${how:+: $how}"
 		done
 	) 9>&- &
 	beat=$!
