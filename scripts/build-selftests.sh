@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Compile the series' selftest programs into BUILD/selftests, by the rules of
-# the kernel tree. Beside them comes the tool cma_pins, with page-types for it.
+# the kernel tree. Beside them comes the tool cma_pins.sh, with page-types for it.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -18,4 +18,4 @@ make -C "$TREE/tools/testing/selftests/mm" OUTPUT="$out" "${programs[@]/#/$out/}
 	die "compiling the selftests failed: see $log"
 }
 make -C "$TREE/tools/mm" page-types >>"$log" 2>&1 || die "compiling tools/mm/page-types failed: see $log"
-cp "$TREE"/tools/mm/page-types "$TREE"/tools/mm/cma_pins "$out"
+cp "$TREE"/tools/mm/page-types "$TREE"/tools/mm/cma_pins.sh "$out"

@@ -27,6 +27,7 @@ struct pin_gate_waiter {
 #ifdef CONFIG_CMA
 DECLARE_STATIC_KEY_FALSE(pin_gate_key);
 extern atomic_t nr_pin_gates_closed;
+extern struct lockdep_map pin_gate_map;
 
 /**
  * pin_gates_closed - is the pin gate of any pageblock closed?
