@@ -70,11 +70,11 @@ recipients()
 	{
 		[[ $PART == fixes ]] || printf '%s\n' "${LISTS[@]}"
 		(cd "$TREE" && scripts/get_maintainer.pl --nogit --nogit-fallback "$@")
-	} | awk -v lists="$PART" '{
+	} | awk -v part="$PART" '{
 		person = match($0, />/)
 		who = person ? substr($0, 1, RSTART) : $1
 		if (!seen[who]++)
-			print ((NR == 1 && lists != "fixes") || / \((maintainer|supporter):/ ? "--to=" : "--cc=") who
+			print ((NR == 1 && part != "fixes") || / \((maintainer|supporter):/ ? "--to=" : "--cc=") who
 	}'
 }
 

@@ -11,6 +11,7 @@
  * Pin gate: while the gate of a pageblock is closed, new FOLL_PIN pins of its
  * pages wait. See Documentation/mm/pin_gate.rst.
  */
+
 /*
  * How long a GUP call, or the I/O that an iterator describes, waits at most,
  * however many gates it meets. After that it pins as if there were none. This

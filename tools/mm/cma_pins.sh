@@ -156,20 +156,17 @@ verdict()
 
 report()
 {
-	awk '
-		NR == FNR { before[$1] = $2; next }
-		$2 != "-" { printf "%-18s %s\n", $1, $2 - before[$1] }
-		$2 == "-" && $1 == "cma_drain" { old = 1 }
-		END {
-			if (old)
-				print "this kernel does not wait for pins"
-		}' "$work/before" "$work/after"
+	for name in $VMSTAT; do
+		rise=$(rose "$name")
+		[ -z "$rise" ] || printf '%-18s %s\n' "$name" "$rise"
+	done
+	[ -n "$(rose cma_drain)" ] || echo "this kernel does not wait for pins"
 	echo
 	verdict
-	sort -rn "$work/pages" | while read -r times pfn; do
+	while read -r times pfn; do
 		echo
 		report_page "$times" "$pfn"
-	done
+	done <"$work/pages"
 	sed -n 's/^ *\(.*-[0-9]*\) .* pin_gate_wait_end: .*/\1/p' "$work/trace" |
 		sort | uniq -c | sort -rn | head -n "$MAX_PAGES" | awk '
 			NR == 1 { print "\nwaited to pin pages (times, thread):" }
@@ -210,4 +207,4 @@ pages_in_the_way >"$work/pages"
 : >"$work/mapped"
 [ ! -s "$work/pages" ] || mappers >"$work/mapped"
 report
-[ "$(grep cma_alloc_fail "$work/before")" = "$(grep cma_alloc_fail "$work/after")" ]
+[ "$(rose cma_alloc_fail)" = 0 ]
