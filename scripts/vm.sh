@@ -131,6 +131,9 @@ tcg)
 	# Where a guest is slow, its watchdog takes the TSC for unstable, at any time,
 	# and the kernel changes the clock source: see below.
 	[[ $kernel == *arm64* ]] || append="tsc=nowatchdog $append"
+	# An interrupt during identify_cpu() sees a CPU without LA57, and KASAN then
+	# takes every address for a wild one.
+	[[ $kernel != *-debug/* ]] || append="no5lvl $append"
 	;;
 esac
 if [[ -n $shell ]]; then
