@@ -5,7 +5,6 @@
 #include <linux/atomic.h>
 #include <linux/fs.h>
 #include <linux/jump_label.h>
-#include <linux/wait.h>
 
 /*
  * Pin gate: while the gate of a pageblock is closed, new FOLL_PIN pins of its
@@ -13,31 +12,19 @@
  */
 
 /*
- * How long a GUP call, or the I/O that an iterator describes, waits at most,
- * however many gates it meets. After that it pins as if there were none. This
- * is on the waiter's own clock because whoever closed the gate can be stuck,
- * for example in folio_wait_writeback().
+ * How long one GUP call, or one I/O, waits at most, at all gates it meets. Then
+ * it pins as if there were none. The drain itself can be stuck, for example in
+ * folio_wait_writeback().
  */
 #define PIN_GATE_MAX_WAIT	HZ
-
-struct pin_gate_waiter {
-	struct wait_queue_entry wqe;
-	unsigned long block;		/* pageblock number waited for */
-};
 
 #ifdef CONFIG_CMA
 DECLARE_STATIC_KEY_FALSE(pin_gate_key);
 extern atomic_t nr_pin_gates_closed;
-extern struct lockdep_map pin_gate_map;
 
-/**
- * pin_gates_closed - is the pin gate of any pageblock closed?
- *
- * The answer can be stale. A caller that must not miss a closed gate pins
- * first and asks then, with a full barrier in between. It pairs with the one
- * in pin_gate_close(): either this sees the gate, or the closer sees the pin.
- *
- * Return: true if there is a closed gate anywhere.
+/*
+ * Is any gate closed? Ask after pinning, with a full barrier in between: see
+ * (A) in mm/page_isolation.c.
  */
 static __always_inline bool pin_gates_closed(void)
 {
@@ -59,24 +46,14 @@ static inline int iov_iter_wait_pin_gates(const struct iov_iter *iter,
 }
 #endif /* CONFIG_CMA */
 
-/* Where no gate can be closed, nobody calls these. */
-bool page_pin_gated(const struct page *page);
-void pin_gate_close(struct page *page);
-void pin_gate_open(struct page *page);
-void pin_gate_wake(struct page *page);
-bool pin_gate_prepare_to_wait(struct pin_gate_waiter *waiter, struct page *page);
-void pin_gate_wait(struct pin_gate_waiter *waiter, unsigned long deadline);
-bool pin_gate_unpin_and_wait(struct page **pages, unsigned long nr_pages,
-			     unsigned long *deadline);
-
 /**
  * kiocb_wait_pin_gates - wait until direct I/O can pin its memory
  * @iocb: the I/O, about to be passed to ->read_iter() or ->write_iter()
- * @iter: the memory
+ * @iter: its memory
  *
- * See iov_iter_wait_pin_gates(). A pipe can have O_DIRECT, but does not pin.
+ * Does nothing for a pipe: it can have O_DIRECT, but does not pin.
  *
- * Return: 0 to go on; -EAGAIN if IOCB_NOWAIT is set and it would have to wait.
+ * Return: 0 or -EAGAIN, as iov_iter_wait_pin_gates().
  */
 static inline int kiocb_wait_pin_gates(const struct kiocb *iocb,
 				       const struct iov_iter *iter)

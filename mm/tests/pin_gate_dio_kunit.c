@@ -333,16 +333,10 @@ static void wait_deadline(struct kunit *test)
 {
 	struct dio *dio = alloc_dio(test, test->param_value, false);
 	unsigned long timeouts = nr_events(PIN_GATE_TIMEOUT);
-	unsigned long start = jiffies;
 
 	pin_gate_close(dio->blocks[FREE]);
-	close_gate(dio);
-	KUNIT_EXPECT_EQ(test, call_wait(&dio->gc), 0);
-	KUNIT_EXPECT_FALSE(test,
-			   time_before(jiffies, start + PIN_GATE_MAX_WAIT));
+	KUNIT_EXPECT_EQ(test, call_until_bound(test, &dio->gc), 0);
 	KUNIT_EXPECT_EQ(test, nr_events(PIN_GATE_TIMEOUT), timeouts + 1);
-	open_gate_again(test, dio);
-	pin_gate_open(dio->blocks[FREE]);
 	expect_untouched(test, dio);
 }
 
@@ -422,6 +416,41 @@ static void wait_does_not_fault(struct kunit *test)
 	expect_passes(test, dio);
 	KUNIT_EXPECT_EQ(test, get_mm_counter(current->mm, MM_ANONPAGES), rss);
 	open_gate_again(test, dio);
+}
+
+/* More absent memory than can be looked at before the wait ends */
+static struct dio *alloc_absent_dio(struct kunit *test)
+{
+	struct dio *dio = alloc_dio(test, &layouts[0], false);
+
+	if (!IS_ENABLED(CONFIG_64BIT))
+		kunit_skip(test, "needs the address space of CONFIG_64BIT");
+	iov_iter_ubuf(&dio->iter, ITER_DEST, NULL, TASK_SIZE);
+	dio->start = dio->iter;
+	return dio;
+}
+
+static void open_soon(struct work_struct *work)
+{
+	msleep(100);
+	pin_gate_open(container_of(work, struct gated_call, opener)->block);
+}
+
+static void wait_absent_until_open(struct kunit *test)
+{
+	struct dio *dio = alloc_absent_dio(test);
+
+	dio->gc.open = open_soon;
+	KUNIT_EXPECT_EQ(test, call_while_gated(test, &dio->gc), 0);
+	expect_untouched(test, dio);
+}
+
+static void wait_absent_until_bound(struct kunit *test)
+{
+	struct dio *dio = alloc_absent_dio(test);
+
+	KUNIT_EXPECT_EQ(test, call_until_bound(test, &dio->gc), 0);
+	expect_untouched(test, dio);
 }
 
 static const struct kiocb_case {
@@ -616,6 +645,8 @@ static struct kunit_case pin_gate_dio_cases[] = {
 	KUNIT_CASE(wait_fault_behind),
 	KUNIT_CASE(wait_fault_in_front),
 	KUNIT_CASE(wait_does_not_fault),
+	KUNIT_CASE(wait_absent_until_open),
+	KUNIT_CASE_SLOW(wait_absent_until_bound),
 	KUNIT_CASE_PARAM(kiocb_waits, kiocb_case_gen_params),
 	KUNIT_CASE_PARAM(get_pages_at_once, layout_gen_params),
 	KUNIT_CASE_PARAM(bounce_at_once, layout_gen_params),
@@ -631,7 +662,6 @@ static struct kunit_suite pin_gate_dio_suite = {
 	.name = "pin_gate_dio",
 	.suite_init = pin_gate_init_suite,
 	.init = pin_gate_init_case,
-	.exit = pin_gate_exit_case,
 	.test_cases = pin_gate_dio_cases,
 };
 

@@ -11,7 +11,6 @@
 #include <linux/uaccess.h>
 #include <linux/workqueue.h>
 #include "../cma.h"
-#include "../internal.h"
 #include "pin_gate_kunit.h"
 
 #define MARK	0xc0ffeeUL
@@ -23,10 +22,13 @@ static const struct dma_wait {
 	unsigned int budget_ms;
 	unsigned int pin_ms;		/* so long lasts the pin */
 	bool succeeds;
+	size_t spare;			/* so much of the area is not asked for */
 } dma_waits[] = {
 	{ "no budget", 0, 2000, false },
 	{ "short pin", CMA_DRAIN_BUDGET_MS, 200, true },
 	{ "pin outlasts the budget", 300, 2000, false },
+	{ "one budget for two ranges", 300, 10000, false,
+	  PAGE_SIZE << CONFIG_CMA_ALIGNMENT },
 };
 
 KUNIT_ARRAY_PARAM_DESC(dma_wait, dma_waits, name);
@@ -166,8 +168,10 @@ static void expect_mark(struct kunit *test, struct area_page *ap)
 static void coherent_alloc(struct kunit *test)
 {
 	const struct dma_wait *wait = test->param_value;
+	unsigned long drains = nr_events(CMA_DRAIN);
+	unsigned long fails = nr_events(CMA_DRAIN_FAIL);
 	struct cma *cma = default_area(test);
-	size_t size = cma_get_size(cma);
+	size_t size = cma_get_size(cma) - wait->spare;
 	struct area_page *ap;
 	struct device *dev;
 	dma_addr_t dma;
@@ -180,7 +184,7 @@ static void coherent_alloc(struct kunit *test)
 	cma->drain_budget_ms = wait->budget_ms;
 	ap = pin_in_area(test, cma, wait->pin_ms);
 
-	/* All of the area: there is no other range to take. */
+	/* So much of the area that there is no range without the pin */
 	mem = dma_alloc_coherent(dev, size, &dma, GFP_KERNEL | __GFP_NOWARN);
 	unpinned = READ_ONCE(ap->unpinned);
 	if (mem)
@@ -190,6 +194,9 @@ static void coherent_alloc(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, !!mem, wait->succeeds);
 	/* One that succeeds has waited for that; one that fails, not so long. */
 	KUNIT_EXPECT_EQ(test, unpinned, wait->succeeds);
+	KUNIT_EXPECT_EQ(test, nr_events(CMA_DRAIN) - drains, !!wait->budget_ms);
+	KUNIT_EXPECT_EQ(test, nr_events(CMA_DRAIN_FAIL) - fails,
+			wait->budget_ms && !wait->succeeds);
 	expect_mark(test, ap);
 }
 
@@ -203,7 +210,6 @@ static struct kunit_suite pin_gate_dma_suite = {
 	.name = "pin_gate_dma",
 	.suite_init = pin_gate_init_suite,
 	.init = pin_gate_init_case,
-	.exit = pin_gate_exit_case,
 	.test_cases = pin_gate_dma_cases,
 };
 

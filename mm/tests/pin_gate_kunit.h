@@ -1,25 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the tests of the pin gate have in common: pageblocks whose gate can be
- * closed, user memory in them, and somebody who opens the gate while somebody
+ * What the tests of the pin gate have in common: pageblocks that can have a
+ * gate, user memory in them, and somebody who opens the gate while somebody
  * else waits at it.
  */
 #ifndef _MM_TESTS_PIN_GATE_KUNIT_H
 #define _MM_TESTS_PIN_GATE_KUNIT_H
 
 #include <kunit/test.h>
-#include <linux/completion.h>
 #include <linux/delay.h>
 #include <linux/gfp.h>
 #include <linux/jiffies.h>
-#include <linux/kthread.h>
 #include <linux/mm.h>
 #include <linux/mman.h>
 #include <linux/page-isolation.h>
 #include <linux/pin_gate.h>
-#include <linux/sched/mm.h>
 #include <linux/uaccess.h>
 #include <linux/vmstat.h>
+#include <linux/workqueue.h>
+#include "../internal.h"
 
 static inline void at_exit(struct kunit *test, kunit_action_t *action, void *arg)
 {
@@ -36,25 +35,34 @@ static inline unsigned long nr_events(enum vm_event_item item)
 	return sum;
 }
 
-static inline long node_stat(pg_data_t *pgdat, enum node_stat_item item)
-{
-	long sum = atomic_long_read(&pgdat->vm_stat[item]);
-	int cpu;
+/*
+ * Before each test, and after all that it leaves to at_exit(): pins taken are
+ * pins released, and no gate is left closed.
+ */
 
-	for_each_possible_cpu(cpu)
-		sum += per_cpu_ptr(pgdat->per_cpu_nodestats,
-				   cpu)->vm_node_stat_diff[item];
-	return sum;
-}
+struct balance {
+	struct kunit *test;
+	long nr_pins;
+	int nr_closed;
+};
 
 static inline long sum_pins(void)
 {
 	pg_data_t *pgdat;
 	long sum = 0;
+	int cpu;
 
-	for_each_online_pgdat(pgdat)
-		sum += node_stat(pgdat, NR_FOLL_PIN_ACQUIRED) -
-		       node_stat(pgdat, NR_FOLL_PIN_RELEASED);
+	for_each_online_pgdat(pgdat) {
+		sum += atomic_long_read(&pgdat->vm_stat[NR_FOLL_PIN_ACQUIRED]) -
+		       atomic_long_read(&pgdat->vm_stat[NR_FOLL_PIN_RELEASED]);
+		for_each_possible_cpu(cpu) {
+			s8 *diff = per_cpu_ptr(pgdat->per_cpu_nodestats,
+					       cpu)->vm_node_stat_diff;
+
+			sum += diff[NR_FOLL_PIN_ACQUIRED] -
+			       diff[NR_FOLL_PIN_RELEASED];
+		}
+	}
 	return sum;
 }
 
@@ -73,18 +81,41 @@ static inline long nr_pins(void)
 	return sum;
 }
 
-/* What others release can take a moment: look again. */
-static inline void expect_nr_pins(struct kunit *test, long expected)
+static inline void expect_balance(void *data)
 {
+	struct balance *before = data;
 	int i;
 
-	for (i = 0; i < 100 && nr_pins() != expected; i++)
+	/* What others release can take a moment: look again. */
+	for (i = 0; i < 100 && nr_pins() != before->nr_pins; i++)
 		msleep(20);
-	KUNIT_EXPECT_EQ(test, nr_pins(), expected);
+	KUNIT_EXPECT_EQ(before->test, nr_pins(), before->nr_pins);
+	KUNIT_EXPECT_EQ(before->test, atomic_read(&nr_pin_gates_closed),
+			before->nr_closed);
+}
+
+static inline int pin_gate_init_case(struct kunit *test)
+{
+	struct balance *before;
+
+	before = kunit_kzalloc(test, sizeof(*before), GFP_KERNEL);
+	if (!before)
+		return -ENOMEM;
+	before->test = test;
+	before->nr_pins = nr_pins();
+	before->nr_closed = atomic_read(&nr_pin_gates_closed);
+	return kunit_add_action(test, expect_balance, before);
+}
+
+static inline int pin_gate_init_suite(struct kunit_suite *suite)
+{
+	/* As the first CMA area does, if there is one */
+	static_branch_enable(&pin_gate_key);
+	return 0;
 }
 
 /*
- * Pageblocks
+ * Memory
  */
 
 static inline void free_block(void *data)
@@ -107,18 +138,9 @@ static inline struct page *isolated_block(struct kunit *test)
 	block = alloc_pages(GFP_KERNEL | __GFP_COMP | __GFP_NOWARN,
 			    pageblock_order);
 	if (!block)
-		kunit_skip(test, "no free pageblock left");
+		kunit_skip(test, "no free pageblock left: boot with more memory");
 	set_pageblock_isolate(block);
 	at_exit(test, free_block, block);
-	return block;
-}
-
-static inline struct page *gated_block(struct kunit *test)
-{
-	struct page *block = isolated_block(test);
-
-	pin_gate_close(block);
-	KUNIT_ASSERT_TRUE(test, page_pin_gated(block));
 	return block;
 }
 
@@ -154,32 +176,6 @@ static inline unsigned long map_pages(struct kunit *test, struct page **pages,
 	return addr;
 }
 
-/*
- * Something that waits while a gate is closed. If it returns > 0, it holds pins
- * and has an undo().
- */
-struct gated_call {
-	long (*call)(struct gated_call *gc);
-	void (*undo)(struct gated_call *gc, long ret);
-	struct page *block;		/* whose gate is closed */
-	struct page **pages;		/* not to be pinned in the meantime */
-	unsigned long nr;
-	bool moves;			/* the page leaves the block: only once */
-	int (*opener)(void *data);	/* opens the gate instead of open_gate() */
-};
-
-/* Opens a gate after it has seen that somebody waits, and again after a wake. */
-struct opener {
-	struct gated_call *gc;
-	struct mm_struct *mm;
-	unsigned long waits;		/* how many there were before */
-	bool saw_pin;
-	bool saw_lock;
-	bool opened;
-	bool cancel;
-	struct completion done;
-};
-
 static inline bool any_pinned(struct page **pages, unsigned long nr)
 {
 	unsigned long i;
@@ -191,10 +187,37 @@ static inline bool any_pinned(struct page **pages, unsigned long nr)
 	return false;
 }
 
-static inline void opener_await(struct opener *o, unsigned long waits)
+/*
+ * Waits
+ */
+
+/*
+ * Something that waits while a gate is closed. If it returns > 0, it holds pins
+ * and has an undo().
+ */
+struct gated_call {
+	long (*call)(struct gated_call *gc);
+	void (*undo)(struct gated_call *gc, long ret);
+	work_func_t open;		/* instead of wake_and_open() */
+	struct page *block;		/* whose gate is closed */
+	struct page **pages;		/* not to be pinned in the meantime */
+	struct page **result;		/* nor to be here then, unless NULL */
+	unsigned long nr;
+	bool moves;			/* the page leaves the block: only once */
+
+	struct work_struct opener;
+	struct mm_struct *mm;
+	unsigned long waits;		/* how many there were before */
+	const char *held;		/* what should not be, at that time */
+	bool cancel;
+	bool waited;			/* until the gate was open */
+	bool late;			/* ran into the bound */
+};
+
+static inline void await_waits(struct gated_call *gc, unsigned long waits)
 {
-	while (nr_events(PIN_GATE_WAIT) - o->waits < waits &&
-	       !READ_ONCE(o->cancel))
+	while (nr_events(PIN_GATE_WAIT) - gc->waits < waits &&
+	       !READ_ONCE(gc->cancel))
 		usleep_range(500, 1000);
 }
 
@@ -211,84 +234,72 @@ static inline bool mmap_lock_is_held(struct mm_struct *mm)
 	return true;
 }
 
-static inline void opener_open(struct opener *o)
+static inline void open_gate(struct gated_call *gc)
 {
-	o->saw_pin = any_pinned(o->gc->pages, o->gc->nr);
-	o->saw_lock = mmap_lock_is_held(o->mm);
-	WRITE_ONCE(o->opened, true);
-	pin_gate_open(o->gc->block);
+	if (any_pinned(gc->pages, gc->nr))
+		gc->held = "pins";
+	else if (gc->result && memchr_inv(gc->result, 0, gc->nr * sizeof(gc->result[0])))
+		gc->held = "pointers to pages";
+	else if (mmap_lock_is_held(gc->mm))
+		gc->held = "the mmap_lock";
+	pin_gate_open(gc->block);
 }
 
-static inline int opener_exit(struct opener *o)
+/* After somebody waits, and waits again after a wake */
+static inline void wake_and_open(struct work_struct *work)
 {
-	mmput(o->mm);
-	complete_all(&o->done);
-	return 0;
-}
+	struct gated_call *gc = container_of(work, struct gated_call, opener);
 
-static inline int open_gate(void *data)
-{
-	struct opener *o = data;
-
-	opener_await(o, 1);
+	await_waits(gc, 1);
 	msleep(50);
 	/* Nothing has changed: whoever looks has to wait again. */
-	pin_gate_wake(o->gc->block);
-	opener_await(o, 2);
-	opener_open(o);
-	return opener_exit(o);
+	pin_gate_wake(gc->block);
+	await_waits(gc, 2);
+	open_gate(gc);
 }
 
-static inline void stop_opener(void *data)
+/* So late that the call has to return before that */
+static inline void await_return(struct gated_call *gc)
 {
-	struct opener *o = data;
+	int i;
 
-	WRITE_ONCE(o->cancel, true);
-	wait_for_completion(&o->done);
+	for (i = 0; i < 100 && !READ_ONCE(gc->cancel); i++)
+		schedule_timeout_uninterruptible(PIN_GATE_MAX_WAIT / 10);
 }
 
-static inline struct opener *start_opener(struct kunit *test,
-					  struct gated_call *gc)
+static inline void open_late(struct work_struct *work)
 {
-	struct task_struct *task;
-	struct opener *o;
+	struct gated_call *gc = container_of(work, struct gated_call, opener);
+	unsigned long i;
 
-	o = kunit_kzalloc(test, sizeof(*o), GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, o);
-	o->gc = gc;
-	o->mm = current->mm;
-	o->waits = nr_events(PIN_GATE_WAIT);
-	init_completion(&o->done);
-	mmget(o->mm);
-	task = kthread_run(gc->opener ?: open_gate, o, "pin_gate_opener");
-	if (IS_ERR(task))
-		mmput(o->mm);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
-	at_exit(test, stop_opener, o);
-	return o;
-}
-
-static inline bool wait_was_conclusive(struct kunit *test, struct gated_call *gc,
-				       long *ret)
-{
-	struct opener *o;
-	unsigned long start;
-	bool opened;
-
-	pin_gate_close(gc->block);
-	o = start_opener(test, gc);
-	start = jiffies;
-	*ret = gc->call(gc);
-	opened = READ_ONCE(o->opened);
-	if (!time_before(jiffies, start + PIN_GATE_MAX_WAIT)) {
-		stop_opener(o);
-		return false;
+	await_return(gc);
+	for (i = 0; i < gc->nr; i++) {
+		if (gc->pages[i])
+			pin_gate_open(gc->pages[i]);
 	}
-	stop_opener(o);
-	KUNIT_EXPECT_TRUE_MSG(test, opened, "did not wait");
-	KUNIT_EXPECT_FALSE_MSG(test, o->saw_pin, "waited with pins held");
-	KUNIT_EXPECT_FALSE_MSG(test, o->saw_lock, "waited with the mmap_lock held");
-	return true;
+}
+
+static inline long call_gated(struct gated_call *gc)
+{
+	unsigned long start;
+	long ret;
+
+	gc->mm = current->mm;
+	gc->waits = nr_events(PIN_GATE_WAIT);
+	gc->held = NULL;
+	gc->cancel = false;
+	pin_gate_close(gc->block);
+	INIT_WORK(&gc->opener, gc->open ?: wake_and_open);
+	queue_work(system_dfl_long_wq, &gc->opener);
+
+	start = jiffies;
+	ret = gc->call(gc);
+	gc->waited = !page_pin_gated(gc->block);
+	gc->late = time_after_eq(jiffies, start + PIN_GATE_MAX_WAIT);
+
+	WRITE_ONCE(gc->cancel, true);
+	flush_work(&gc->opener);
+	return ret;
 }
 
 /*
@@ -302,14 +313,31 @@ static inline long call_while_gated(struct kunit *test, struct gated_call *gc)
 	int i;
 
 	for (i = 0; i < 5; i++) {
-		if (wait_was_conclusive(test, gc, &ret))
+		ret = call_gated(gc);
+		if (!gc->late) {
+			KUNIT_EXPECT_TRUE_MSG(test, gc->waited, "did not wait");
+			KUNIT_EXPECT_NULL_MSG(test, gc->held,
+					      "waited with %s held", gc->held);
 			return ret;
+		}
 		if (ret > 0)
 			gc->undo(gc, ret);
 		if (gc->moves)
-			kunit_skip(test, "the wait ran into its bound");
+			kunit_skip(test, "the machine is too slow: the wait ran into its bound");
 	}
 	KUNIT_FAIL_AND_ABORT(test, "all waits ran into their bound");
+}
+
+/* With nobody to open the gate: it must go on after that time. */
+static inline long call_until_bound(struct kunit *test, struct gated_call *gc)
+{
+	long ret;
+
+	gc->open = open_late;
+	ret = call_gated(gc);
+	KUNIT_EXPECT_TRUE_MSG(test, gc->late, "gave up too early");
+	KUNIT_EXPECT_FALSE_MSG(test, gc->waited, "did not give up");
+	return ret;
 }
 
 /* Do this as those on whom the closer may depend, and those who cannot sleep. */
@@ -337,46 +365,6 @@ static inline void as_exempt_tasks(struct kunit *test,
 	pagefault_disable();
 	fn(test, arg);
 	pagefault_enable();
-}
-
-/*
- * Before each test, and after it: pins taken are pins released, and no gate is
- * left closed.
- */
-struct balance {
-	long nr_pins;
-	int nr_closed;
-};
-
-static inline int pin_gate_init_suite(struct kunit_suite *suite)
-{
-	/* As the first CMA area does, if there is one */
-	static_branch_enable(&pin_gate_key);
-	return 0;
-}
-
-static inline int pin_gate_init_case(struct kunit *test)
-{
-	struct balance *before;
-
-	before = kunit_kzalloc(test, sizeof(*before), GFP_KERNEL);
-	if (!before)
-		return -ENOMEM;
-	before->nr_pins = nr_pins();
-	before->nr_closed = atomic_read(&nr_pin_gates_closed);
-	test->priv = before;
-	return 0;
-}
-
-static inline void pin_gate_exit_case(struct kunit *test)
-{
-	struct balance *before = test->priv;
-
-	if (!before)
-		return;
-	expect_nr_pins(test, before->nr_pins);
-	KUNIT_EXPECT_EQ(test, atomic_read(&nr_pin_gates_closed),
-			before->nr_closed);
 }
 
 #endif /* _MM_TESTS_PIN_GATE_KUNIT_H */

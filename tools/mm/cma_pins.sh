@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Do allocations from CMA fail because of pins, and who has them? Watch the system
-# for a while and tell. Documentation/admin-guide/mm/cma_pins.rst explains it.
+# Do allocations from CMA fail because of pins, and who holds these? Watch the
+# system for a while and tell. See Documentation/admin-guide/mm/cma_pins.rst.
 
 usage()
 {
