@@ -28,7 +28,7 @@ lock
 case ${1:-} in
 clean) remove "${BUILT[@]}" ;;
 distclean)
-	[[ ! -d $TREE ]] || "$REPO/scripts/series.sh" saved
+	[[ ! -d $TREE ]] || "$REPO/scripts/series/convert.sh" saved
 	remove "${BUILT[@]}" "${FETCHED[@]}"
 	rmdir "$BUILD" 2>/dev/null || :
 	;;

@@ -9,7 +9,7 @@
 # Exit status 0 if with waiting on every allocation succeeded.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 RESULTS=$BUILD/results
 
@@ -20,8 +20,8 @@ measure()
 
 	rm -rf "$out"
 	say "measuring on the $2 kernel"
-	"$REPO/scripts/vm.sh" --kernel "$1" --out "$out" --append cma=256M --timeout 400 -- \
-		scripts/guest-measure "$BUILD/selftests/cma_gup_bench" "$2" >&2
+	"$REPO/scripts/vm/boot.sh" --kernel "$1" --out "$out" --append cma=256M --timeout 400 -- \
+		scripts/measure/guest-run "$BUILD/selftests/cma_gup_bench" "$2" >&2
 	[[ -s $out/rows.csv ]] || die "the measurement left no rows in $out"
 }
 
@@ -74,9 +74,9 @@ esac
 lock
 "$REPO/scripts/packages.sh" tree build selftests vm
 for kernel in "${kernels[@]}"; do
-	"$REPO/scripts/kernel.sh" build "$kernel"
+	"$REPO/scripts/build/kernel.sh" build "$kernel"
 done
-"$REPO/scripts/build-selftests.sh"
+"$REPO/scripts/build/selftests.sh"
 for kernel in "${kernels[@]}"; do
 	[[ $kernel == base ]] && name=unpatched || name=patched
 	measure "$kernel" "$name"

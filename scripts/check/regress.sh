@@ -10,7 +10,7 @@
 #   regress.sh GROUP...      some of the groups only, for a look
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 OUT=$BUILD/regress
 TESTS=$OUT/selftests
@@ -78,7 +78,7 @@ selftests()
 # guest KERNEL GROUP [TEST]: in the folder dir
 guest()
 {
-	local vm=(scripts/vm.sh --kernel "$1" --out "$dir" --timeout 3600) disk=format=raw,if=virtio,cache=unsafe
+	local vm=(scripts/vm/boot.sh --kernel "$1" --out "$dir" --timeout 3600) disk=format=raw,if=virtio,cache=unsafe
 
 	if [[ $2 == kunit ]]; then
 		# Those of KUnit itself have an oops, at which the guest panics.
@@ -93,7 +93,7 @@ guest()
 	# Two nodes, for those that move pages from one to the other.
 	"${vm[@]}" --mem "${MEM:-3G}" --append 'cma=64M numa=fake=2' \
 		--qemu "-drive $disk,file=$dir/swap -drive $disk,file=$dir/disk" \
-		-- env LIMIT="$LIMIT" scripts/guest-regress "$TESTS" "${@:2}"
+		-- env LIMIT="$LIMIT" scripts/check/guest-regress "$TESTS" "${@:2}"
 }
 
 # kinds: of reports in the kernel log, without what is different each time
@@ -109,7 +109,7 @@ run_group()
 	local dir=$1 status start=$SECONDS id try
 
 	id=$({
-		cat "$BUILD/kernel-$2/arch/x86/boot/bzImage" "$TESTS"/* scripts/guest-regress scripts/regress.awk
+		cat "$BUILD/kernel-$2/arch/x86/boot/bzImage" "$TESTS"/* scripts/check/guest-regress scripts/check/regress.awk
 		declare -f guest
 		echo "$LIMIT ${MEM:-} ${SMP:-}"
 	} | hash_id)
@@ -121,7 +121,7 @@ run_group()
 		status=0
 		guest "${@:2}" >"$dir/output" 2>"$dir/errors" || status=$?
 		rm -f "$dir/swap" "$dir/disk"
-		# vm.sh tries again as well, but not after the start of the command.
+		# boot.sh tries again as well, but not after the start of the command.
 		stale_breakpoint "$dir" || break
 		say "note: guest $try ended at a stale breakpoint of the emulation"
 	done
@@ -131,7 +131,7 @@ run_group()
 	}
 	[[ $3 != kunit ]] || cp "$dir/console.log" "$dir/output"
 	{
-		awk -v group="$3" -f scripts/regress.awk "$dir/output" | grep -v $'^[a-z]*\tkunit\tpin_gate' || :
+		awk -v group="$3" -f scripts/check/regress.awk "$dir/output" | grep -v $'^[a-z]*\tkunit\tpin_gate' || :
 		printf '%s\t%s\tguest\tgot to its end\n' "$([[ $status -eq 0 ]] && echo pass || echo fail)" "$3"
 	} >"$dir/results"
 	kinds >"$dir/reports"
@@ -246,7 +246,7 @@ for group in "${groups[@]}"; do
 done
 scripts/packages.sh tree build selftests vm regress
 for kernel in "${KERNELS[@]}"; do
-	scripts/kernel.sh build "$kernel"
+	scripts/build/kernel.sh build "$kernel"
 done
 need_space 2 "the files of the guests"
 mkdir -p "$OUT"

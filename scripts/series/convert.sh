@@ -3,24 +3,24 @@
 #
 # The series as files here and as commits in BUILD/tree.
 #
-#   series.sh tree     make the tree's branch "series" from the files
-#   series.sh refresh  write the tree's commits back to the files
-#   series.sh export   complete mails to BUILD/series
-#   series.sh check    the round trips, as TAP
-#   series.sh saved    fail if the tree has what the files have not
+#   convert.sh tree     make the tree's branch "series" from the files
+#   convert.sh refresh  write the tree's commits back to the files
+#   convert.sh export   complete mails to BUILD/series
+#   convert.sh check    the round trips, as TAP
+#   convert.sh saved    fail if the tree has what the files have not
 #
 # For other scripts:
 #
-#   series.sh mails DIR                 complete mails, made without a tree
-#   series.sh commits ROOT              the files below ROOT as commits on base;
+#   convert.sh mails DIR                 complete mails, made without a tree
+#   convert.sh commits ROOT              the files below ROOT as commits on base;
 #                                       prints the last one
-#   series.sh format DIR COVER RANGE [OPTION...]  RANGE as mails, with COVER as
+#   convert.sh format DIR COVER RANGE [OPTION...]  RANGE as mails, with COVER as
 #                                       the cover letter, if it is not empty;
 #                                       options of git format-patch
-#   series.sh part NAME [ROOT HEAD]     the range of commits that a part of the
+#   convert.sh part NAME [ROOT HEAD]     the range of commits that a part of the
 #                                       series is: of the tree, or of HEAD, made
 #                                       from the files below ROOT
-#   series.sh am DIR [COMMIT]           git am DIR's mails to COMMIT (base); prints
+#   convert.sh am DIR [COMMIT]           git am DIR's mails to COMMIT (base); prints
 #                                       the tree object
 #
 # Files: patches/v7.3/NNNN-subject.patch holds a commit's message and its edits
@@ -30,7 +30,7 @@
 # subject of its last patch ("NAME SUBJECT" lines).
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 STAMP=$BUILD/tree.stamp
 # Spelled out, so that no version or configuration of git changes the files.
@@ -159,7 +159,7 @@ cmd_tree()
 {
 	local inputs head
 
-	"$REPO/scripts/fetch-base.sh"
+	"$REPO/scripts/series/fetch-base.sh"
 	inputs=$(inputs_id "$REPO")
 	if [[ $inputs == "$(stamp_inputs)" ]]; then
 		! tree_ahead || say "note: $TREE has commits that 'make refresh' has not written back; using them"
@@ -427,5 +427,5 @@ commits) commit_files "$2" ;;
 format) format "${@:2}" ;;
 part) part "${@:2}" ;;
 am) am_tree "${@:2}" ;;
-*) die "usage: series.sh tree|refresh|export|check|saved, or as its first lines say" ;;
+*) die "usage: convert.sh tree|refresh|export|check|saved, or as its first lines say" ;;
 esac

@@ -6,7 +6,7 @@
 # packages for arm64, in BUILD/arm64-root.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 ROOT=$BUILD/arm64-root
 OUT=$BUILD/arm64
@@ -30,8 +30,8 @@ unpack_root()
 make_root()
 {
 	[[ -d $ROOT ]] || with_heartbeat "fetching Debian's arm64 packages for the guest (30 MB)" unpack_root
-	mkdir -p "$ROOT$REPO/scripts"
-	cp scripts/guest-init scripts/guest-fstab "$ROOT$REPO/scripts/"
+	mkdir -p "$ROOT$REPO/scripts/vm"
+	cp scripts/vm/guest-init scripts/vm/guest-fstab "$ROOT$REPO/scripts/vm/"
 }
 
 # Static, as the compiler's C library need not be the one of the guest.
@@ -55,7 +55,7 @@ cross_compile()
 # part of the area
 guest()
 {
-	scripts/vm.sh --kernel arm64 --out "$OUT/$1" --timeout 1800 \
+	scripts/vm/boot.sh --kernel arm64 --out "$OUT/$1" --timeout 1800 \
 		--append "$2 initcall_blacklist=dma_atomic_pool_init" -- "${@:3}"
 }
 
@@ -79,7 +79,7 @@ run()
 	local tap=$OUT/$1.tap status=0
 
 	"$1" | tee "$tap" >&2 || status=$?
-	awk -v group="$1" -f scripts/tap.awk "$tap"
+	awk -v group="$1" -f scripts/check/tap.awk "$tap"
 	[[ $status -eq 0 ]] || echo "not ok - $1: ended with status $status"
 	report "no warning in the kernel log of $1" quiet_log "$OUT/$1"
 }
@@ -100,7 +100,7 @@ count()
 cd "$REPO"
 lock
 scripts/packages.sh tree build selftests arm64
-scripts/kernel.sh build arm64
+scripts/build/kernel.sh build arm64
 mkdir -p "$OUT/pin"
 make_root
 cross_compile

@@ -12,7 +12,7 @@
 #                                  which can also take back what is below them
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 2026' KBUILD_BUILD_VERSION=1
 export KBUILD_BUILD_USER=cma-gup-pin KBUILD_BUILD_HOST=localhost LOCALVERSION=
@@ -182,7 +182,7 @@ build_image()
 }
 
 lock
-"$REPO/scripts/series.sh" tree
+"$REPO/scripts/series/convert.sh" tree
 [[ $src == "$TREE" ]] || base_worktree
 case $1-$name in
 build-longterm) build_longterm ;;

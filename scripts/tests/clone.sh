@@ -4,7 +4,7 @@
 # files (KSRC=), and on programs that fail on purpose (first in PATH).
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 unset BUILD_LOCKED KSRC JOBS MEM SMP ACCEL V SIGNOFF SINCE
 BUILD_REAL=$BUILD

@@ -3,8 +3,8 @@
 #
 # Tests of the harness itself, as TAP.
 
-# shellcheck source=scripts/test-clone.sh
-. "$(dirname "$0")/test-clone.sh"
+# shellcheck source=scripts/tests/clone.sh
+. "$(dirname "$0")/clone.sh"
 
 files_id()
 {
@@ -108,7 +108,7 @@ From: a line that looks like a header.'
 	head=$(tree_id)
 	expect "a second refresh" works 'refresh: 3 patches' make refresh
 	report "changes nothing" test "$before $head" = "$(files_id) $(tree_id)"
-	expect "the round trips hold" works 'ok - git am of the exported mails' scripts/series.sh check
+	expect "the round trips hold" works 'ok - git am of the exported mails' scripts/series/convert.sh check
 	report "all of them" test "$(grep -c '^ok' "$said")" -eq 3
 	report "the cover letter is filled in" grep -q 'RFC PATCH 0/3\] mm: a series' "$clone/build/series/0000-cover-letter.patch"
 	mv "$clone/build" "$clone/build.old"
@@ -245,7 +245,7 @@ races_log()
 
 found_races()
 {
-	awk -v functions='pin_gate_wait pin_gate_open' "$@" -f scripts/races.awk "$work/console"
+	awk -v functions='pin_gate_wait pin_gate_open' "$@" -f scripts/check/races.awk "$work/console"
 }
 
 test_races()

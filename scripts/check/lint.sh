@@ -5,7 +5,7 @@
 # are made from the files, so a kernel tree is needed for checkpatch.pl only.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 failed=0
 
@@ -124,13 +124,13 @@ checkpatch_mails()
 IGNORE_WORDS=inflight
 
 lock
-[[ -d $TREE ]] || "$REPO/scripts/fetch-base.sh"
+[[ -d $TREE ]] || "$REPO/scripts/series/fetch-base.sh"
 work=$(mktemp -d "$BUILD/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 cd "$REPO"
 mkdir "$work/words" "$work/mails" "$work/checkpatch"
 report_silent "manifest and files" check_manifest
-scripts/series.sh mails "$work/mails" 2>/dev/null
+scripts/series/convert.sh mails "$work/mails" 2>/dev/null
 our_words 2>/dev/null
 report_silent "shellcheck" check_shell
 report_silent "python syntax" check_python

@@ -5,7 +5,7 @@
 # the kernel tree. Beside them comes the tool cma_pins.sh, with page-types for it.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 lock
 out=$BUILD/selftests

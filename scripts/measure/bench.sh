@@ -11,7 +11,7 @@
 # patched. The loads are in bench/loads.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 RETRY='--retries 5 --retry-ms 100'
 
@@ -49,7 +49,7 @@ guest()
 	[[ -s $dir/loads ]] || return 0
 	say "round $1, $kernel, guest $3: $(wc -l <"$dir/loads") loads"
 	BEAT_LOG=$dir/log with_heartbeat "  $(date +%H:%M:%S)" boot "$image" "$dir" "${@:4}" \
-		-- scripts/guest-bench "$BUILD/selftests/cma_gup_bench" "$kernel" "$dir/loads" ||
+		-- scripts/measure/guest-bench "$BUILD/selftests/cma_gup_bench" "$kernel" "$dir/loads" ||
 		die "the measurement failed: see $dir/log"
 	[[ ! -e $dir/failed ]] ||
 		say "note: not measured, see $dir/log: $(tr '\n' ' ' <"$dir/failed")"
@@ -58,7 +58,7 @@ guest()
 # boot IMAGE DIR OPTION... -- PROGRAM ARG...
 boot()
 {
-	"$REPO/scripts/vm.sh" --kernel "$1" --out "$2" --timeout 3000 "${@:3}" >"$2/log" 2>&1
+	"$REPO/scripts/vm/boot.sh" --kernel "$1" --out "$2" --timeout 3000 "${@:3}" >"$2/log" 2>&1
 }
 
 # count KERNEL IMAGE SUFFIX CMA: instructions of a pin; SUFFIX for the names
@@ -86,9 +86,9 @@ machine()
 lock
 "$REPO/scripts/packages.sh" tree build selftests vm bench
 for kernel in base longterm series; do
-	"$REPO/scripts/kernel.sh" build "$kernel"
+	"$REPO/scripts/build/kernel.sh" build "$kernel"
 done
-"$REPO/scripts/build-selftests.sh"
+"$REPO/scripts/build/selftests.sh"
 rm -rf "$out"
 mkdir -p "$out"
 for ((round = 1; round <= rounds; round++)); do

@@ -11,9 +11,9 @@
 # BUILD/matrix/table, too; the logs of a cell in BUILD/matrix/CELL*.log.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
-# shellcheck source=scripts/config-cells.sh
-. "$REPO/scripts/config-cells.sh"
+. "$(dirname "$0")/../lib.sh"
+# shellcheck source=scripts/check/config-cells.sh
+. "$REPO/scripts/check/config-cells.sh"
 
 OUT=$BUILD/matrix
 
@@ -26,7 +26,7 @@ check_parts()
 		while read -r part _; do
 			[[ $file != "$part"* && ${file%c}o != "$part" ]] || continue 2
 		done < <(printf '%s\n' "${PARTS[@]}")
-		die "the series touches $file, which no line of PARTS in scripts/config-cells.sh has: add one"
+		die "the series touches $file, which no line of PARTS in scripts/check/config-cells.sh has: add one"
 	done < <(touched)
 }
 
@@ -134,7 +134,7 @@ table()
 
 lock
 "$REPO/scripts/packages.sh" tree build matrix
-"$REPO/scripts/series.sh" tree
+"$REPO/scripts/series/convert.sh" tree
 check_parts
 cells=("$@")
 [[ $# -gt 0 ]] || readarray -t cells < <(cell_names)

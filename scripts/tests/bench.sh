@@ -4,7 +4,7 @@
 # Tests of what the benchmark makes of its samples, as TAP.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 mkdir -p "$BUILD"
 work=$(mktemp -d "$BUILD/work.XXXXXX")

@@ -13,9 +13,9 @@
 # logs of a patch in BUILD/each-patch/N.*.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
-# shellcheck source=scripts/config-cells.sh
-. "$REPO/scripts/config-cells.sh"
+. "$(dirname "$0")/../lib.sh"
+# shellcheck source=scripts/check/config-cells.sh
+. "$REPO/scripts/check/config-cells.sh"
 
 OUT=$BUILD/each-patch
 CELLS=$REPO/configs/each-patch
@@ -51,9 +51,9 @@ kunit()
 {
 	local out=$OUT/vm results=$OUT/$1.kunit
 
-	"$REPO/scripts/vm.sh" --kernel "$OUT/boot/$IMAGE" --out "$out" --timeout 900 \
+	"$REPO/scripts/vm/boot.sh" --kernel "$OUT/boot/$IMAGE" --out "$out" --timeout 900 \
 		--append 'cma=64M kunit.autorun=1' -- true >&2 || return
-	ktap "$out" | awk -v group=kunit -f "$REPO/scripts/tap.awk" >"$results"
+	ktap "$out" | awk -v group=kunit -f "$REPO/scripts/check/tap.awk" >"$results"
 	! grep '^not ok' "$results" >&2 && quiet_log "$out" >&2
 }
 
@@ -133,7 +133,7 @@ table()
 
 lock
 "$REPO/scripts/packages.sh" tree build matrix vm
-"$REPO/scripts/series.sh" tree
+"$REPO/scripts/series/convert.sh" tree
 mkdir -p "$OUT"
 need_space 8 "the builds of each patch"
 readarray -t commits < <(tgit rev-parse base && tgit rev-list --reverse base..series)

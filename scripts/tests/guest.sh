@@ -1,18 +1,18 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Tests of scripts/vm.sh, of boot parameters and of tools/mm/cma_pins.sh, on the patched
+# Tests of scripts/vm/boot.sh, of boot parameters and of tools/mm/cma_pins.sh, on the patched
 # kernel, as TAP.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 out=$BUILD/vm-guest
 said=$BUILD/test-guest.log
 
 guest()
 {
-	"$REPO/scripts/vm.sh" --kernel series --out "$out" --timeout 120 "$@" >"$said" 2>&1
+	"$REPO/scripts/vm/boot.sh" --kernel series --out "$out" --timeout 120 "$@" >"$said" 2>&1
 }
 
 # expect NAME STATUS TEXT: what the last guest had to end with and to say
@@ -60,7 +60,7 @@ guest --append 'cma=64M cma_drain_budget_ms=1s' -- sh -c 'cat /sys/kernel/mm/cma
 expect "a malformed cma_drain_budget_ms= leaves the default" 0 '^1000$'
 
 last=0
-guest --mem 448M --append cma=64M -- scripts/guest-pins "$BUILD/selftests" || last=$?
+guest --mem 448M --append cma=64M -- scripts/tests/guest-pins "$BUILD/selftests" || last=$?
 expect "cma_pins: nothing failed" 1 '^No allocation failed; 0 had to wait for pins.$'
 expect "cma_pins tells that pins are the reason" 1 '^Allocations failed because of pins that outlast the budget.$'
 expect "cma_pins names the process that has the page" 1 '^   mapped by cma_gup_bench (pid [0-9]*)$'
