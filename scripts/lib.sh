@@ -98,7 +98,7 @@ progress()
 }
 
 # with_heartbeat TEXT CMD...: a line every half minute while CMD runs, with its
-# progress
+# progress. The output goes to BEAT_LOG, if that is set.
 with_heartbeat()
 {
 	local text=$1 beat status start=$SECONDS never how
@@ -117,6 +117,7 @@ with_heartbeat()
 	set +e
 	(
 		set -e
+		[[ -z ${BEAT_LOG:-} ]] || exec >"$BEAT_LOG" 2>&1
 		"$@"
 	)
 	status=$?
@@ -124,6 +125,38 @@ with_heartbeat()
 	kill "$beat" 2>/dev/null
 	wait "$beat" 2>/dev/null || :
 	return "$status"
+}
+
+# try TEXT LOG CMD...: with a heartbeat; its output to LOG, and if it fails, its first errors
+try()
+{
+	BEAT_LOG=$2 with_heartbeat "$1" "${@:3}" && return
+	grep -m 12 -E 'error:|Error [0-9]|undefined reference|No space left|^E: ' "$2" >&2 || tail -n 12 "$2" >&2
+	say "error: $1: failed, see $2"
+	return 1
+}
+
+# wanted_options FRAGMENT...: their lines, but for those that a later one takes back
+wanted_options()
+{
+	cat "$@" | awk '
+		/^CONFIG_/ { wanted[substr($1, 1, index($1, "=") - 1)] = $0 }
+		/^# CONFIG_.* is not set/ { wanted[$2] = $0 }
+		END { for (option in wanted) print wanted[option] }' | sort
+}
+
+# missing_options CONFIG FRAGMENT...: wanted ones that CONFIG did not take
+missing_options()
+{
+	local line option
+
+	wanted_options "${@:2}" | while read -r line; do
+		grep -qxF "$line" "$1" && continue
+		option=$(grep -o 'CONFIG_[A-Z0-9a-z_]*' <<<"$line")
+		# "is not set" also holds for an option that cannot be set at all
+		[[ $line == \#* ]] && ! grep -q "^$option=" "$1" && continue
+		echo "$line"
+	done
 }
 
 # checkpatch MAIL [OPTION...]: what checkpatch.pl has to say about a mail.

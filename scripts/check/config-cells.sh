@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
-# Sourced after lib.sh: the cells of configs/matrix, and how the objects of one
-# are built from any revision of BUILD/tree.
+# Sourced after lib.sh: configurations ("cells") of a file such as configs/matrix, how
+# one is built from any revision of BUILD/tree, and a table of results that need not
+# be found out again.
 
 SRC=$BUILD/src
 CELLS=$REPO/configs/matrix
@@ -55,35 +56,32 @@ cell_names()
 	awk 'NF && !/^#/ && $1 != "all" { print $1 }' "$CELLS"
 }
 
-# cell_line NAME: of configs/matrix, one blank between fields
+# cell_line NAME: of CELLS, one blank between fields
 cell_line()
 {
 	awk -v name="$1" '$1 == name { $1 = $1; print }' "$CELLS" | grep . ||
-		die "configs/matrix has no cell $1; it has: $(cell_names | tr '\n' ' ')"
+		die "$CELLS has no cell $1; it has: $(cell_names | tr '\n' ' ')"
 }
 
-# cell_options NAME: OPTION=VALUE, a line each, the last word on each option.
+# cell_options NAME: as lines of a .config, of which the last on an option counts.
 # Options of the series' own are left out as long as SRC has not got them.
 cell_options()
 {
+	local own='/CONFIG_PIN_GATE_/d'
+
+	! grep -q '^config PIN_GATE_' "$SRC/mm/Kconfig" || own=
 	{
 		cell_line all
 		cell_line "$1"
-	} | cut -d' ' -s -f4- | tr ' ' '\n' |
-		awk -F= 'NF { said[$1] = $0 } END { for (option in said) print said[option] }' | sort |
-		while IFS='=' read -r option value; do
-			[[ $option != PIN_GATE_* ]] || grep -qx "config $option" "$SRC/mm/Kconfig" || continue
-			echo "$option=$value"
-		done
+	} | cut -d' ' -s -f4- | tr ' ' '\n' | sed -E "/./!d; s/^/CONFIG_/; s/^(.*)=n\$/# \1 is not set/; $own"
 }
 
 # cell_make NAME OUT ARG...: the kernel's make for that
 cell_make()
 {
-	local line toolchain
+	local toolchain
 
-	line=$(cell_line "$1")
-	read -r _ toolchain _ <<<"$line"
+	toolchain=$(cell_line "$1" | cut -d' ' -f2)
 	read -ra toolchain <<<"${TOOLCHAINS[$toolchain]}"
 	make -C "$SRC" O="$2" -j"$JOBS" "${toolchain[@]}" "${@:3}"
 }
@@ -91,54 +89,83 @@ cell_make()
 # cell_config NAME OUT: fails if an option did not take
 cell_config()
 {
-	local line base option value status=0
+	local base missing fragments=("$2/options")
 
-	line=$(cell_line "$1")
-	read -r _ _ base _ <<<"$line"
+	base=$(cell_line "$1" | cut -d' ' -f3)
+	[[ $base != lean ]] || fragments=("$REPO/configs/lean" "$2/options")
 	mkdir -p "$2"
-	if [[ $base == lean ]]; then
-		cell_make "$1" "$2" tinyconfig && cat "$REPO/configs/lean" >>"$2/.config" || return
-	else
-		cell_make "$1" "$2" "$base" || return
-	fi
-	cell_options "$1" | sed -E 's/^(.*)=n$/# CONFIG_\1 is not set/; t; s/^/CONFIG_/' >>"$2/.config"
-	cell_make "$1" "$2" olddefconfig || return
-	while IFS='=' read -r option value; do
-		if [[ $value == n ]]; then
-			! grep -q "^CONFIG_$option=" "$2/.config"
-		else
-			grep -qxF "CONFIG_$option=$value" "$2/.config"
-		fi || {
-			say "error: cell $1: $option=$value did not take: something else selects it or it lacks one"
-			status=1
-		}
-	done < <(cell_options "$1")
-	return "$status"
+	cell_options "$1" >"$2/options"
+	cell_make "$1" "$2" "${base/#lean/tinyconfig}" && cat "${fragments[@]}" >>"$2/.config" &&
+		cell_make "$1" "$2" olddefconfig || return
+	missing=$(missing_options "$2/.config" "$2/options")
+	[[ -z $missing ]] || die "cell $1: these options did not take (selected, or a dependency is missing): ${missing//$'\n'/, }"
 }
 
-# cell_parts NAME OUT: what of PARTS is configured. A small kernel is linked as well:
-# a function that is declared in a configuration that lacks it shows there only.
-cell_parts()
+# cell_targets NAME OUT: the image to boot, or what of PARTS is configured. A small
+# kernel is linked as well: a function that is declared in a configuration that lacks
+# it shows there only.
+cell_targets()
 {
-	local line base part option
+	local part option
 
-	line=$(cell_line "$1")
-	read -r _ _ base _ <<<"$line"
-	[[ $base != allnoconfig ]] || echo vmlinux
+	if [[ $1 == boot ]]; then
+		echo bzImage
+		return
+	fi
+	! cell_line "$1" | grep -q ' allnoconfig\b' || echo vmlinux
 	while read -r part option; do
 		[[ $option != - ]] && ! grep -q "^CONFIG_$option=" "$2/.config" || echo "$part"
 	done < <(printf '%s\n' "${PARTS[@]}")
 }
 
-# warnings LOG...: without the place in the file, so that those of two revisions
-# compare; fails if there is none
-warnings()
+# cell_build NAME OUT
+cell_build()
 {
-	grep -h -i -E '(warning|error):' "$@" | sed -E "s,$SRC/,,g; s/:[0-9]+\b//g" | sort
+	local targets
+
+	cell_config "$1" "$2" || return
+	readarray -t targets < <(cell_targets "$1" "$2")
+	cell_make "$1" "$2" -k "${targets[@]}"
 }
 
-# first_errors LOG
-first_errors()
+# warnings LOG...: without the place in the file, so that those of two revisions
+# compare. Kconfig's, about options that are set twice, have no blank in front.
+warnings()
 {
-	grep -m 12 -E 'error:|Error [0-9]|undefined reference|No space left' "$1" >&2 || tail -n 12 "$1" >&2
+	{ grep -h -i -E '(^|: )(warning|error):' "$@" || :; } | sed -E "s,$SRC/,,g; s/:[0-9]+\b//g" | sort -u
 }
+
+# result ROW: "verdict seconds number" of what is there now. Of the script are id ROW,
+# all that it depends on, and check ROW, which prints "VERDICT NUMBER".
+result()
+{
+	local line
+
+	line=$(cat "$OUT/$1.result" 2>/dev/null) && [[ ${line%% *} == "$(id "$1")" ]] && echo "${line#* }" || echo '- - -'
+}
+
+# check_rows ROW...: those that were not ok; sets failed
+check_rows()
+{
+	local row start verdict
+
+	for row in "$@"; do
+		[[ $(result "$row") != ok\ * ]] || continue
+		start=$SECONDS
+		verdict=$(check "$row")
+		echo "$(id "$row") ${verdict% *} $((SECONDS - start)) ${verdict#* }" >"$OUT/$row.tmp"
+		mv "$OUT/$row.tmp" "$OUT/$row.result"
+		[[ $verdict == ok\ * ]] || failed=1
+	done
+}
+
+# finish: the table, from standard input
+finish()
+{
+	column -t -l 5 >"$OUT/table.tmp"
+	mv "$OUT/table.tmp" "$OUT/table"
+	cat "$OUT/table"
+	exit "$failed"
+}
+
+failed=0

@@ -30,124 +30,87 @@ check_parts()
 	done < <(touched)
 }
 
-# id CELL: all that its result depends on
+# id CELL
 id()
 {
 	{
 		kernel_id series
 		cell_line all
 		cell_line "$1"
-		cat "$REPO/configs/lean"
+		wanted_options "$REPO/configs/lean"
 		dpkg-query -W -f '${binary:Package} ${Version}\n' 'gcc-1*' 'clang-1*' 2>/dev/null || gcc --version
 	} | hash_id
 }
 
-# build CELL LOGS: all its parts, and the files of the series again with W=1
-build()
-{
-	local out=$OUT/$1 parts file
-
-	rm -rf "$out" "$2.w1.log"
-	cell_config "$1" "$out" >"$2.log" 2>&1 || return
-	readarray -t parts < <(cell_parts "$1" "$out")
-	cell_make "$1" "$out" -k "${parts[@]}" >"$2.log" 2>&1 || return
-	for file in $(touched); do
-		[[ ! -e $out/${file%c}o ]] || echo "${file%c}o"
-	done >"$out.objects"
-	strict "$1" >"$2.w1.log" 2>&1
-}
-
-# strict CELL: of these files, those that SRC has, with W=1
+# strict CELL: the files of the series that SRC has and that are configured, with W=1
 strict()
 {
-	local object objects=()
+	local file objects=()
 
-	while read -r object; do
-		rm -f "$OUT/$1/$object"
-		[[ ! -e $SRC/${object%o}c ]] || objects+=("$object")
-	done <"$OUT/$1.objects"
+	for file in $(touched); do
+		[[ ! -e $SRC/$file || ! -e $OUT/$1/${file%c}o ]] || objects+=("${file%c}o")
+	done
 	cell_make "$1" "$OUT/$1" -k W=1 "${objects[@]}"
+}
+
+build()
+{
+	rm -rf "${OUT:?}/$1"
+	cell_build "$1" "$OUT/$1" && strict "$1"
 }
 
 # new_warnings CELL: those that the base has not got. Only what W=1 warns about is
 # seen often, so all of the base is built only if there is more than that.
 new_warnings()
 {
-	local out=$OUT/$1
+	local log=$OUT/$1.log base=$OUT/$1.base.log new how
 
-	warnings "$out.log" "$out.w1.log" >"$out.warnings" || return 0
-	at base
-	if warnings "$out.log" >/dev/null; then
-		build "$1" "$out.base"
-	else
-		: >"$out.base.log"
-		strict "$1" >"$out.base.w1.log" 2>&1
-	fi || die "cell $1: the base does not build: see $out.base*.log"
-	at series
-	warnings "$out.base.log" "$out.base.w1.log" | comm -23 "$out.warnings" -
+	new=$(warnings "$log")
+	for how in strict build; do
+		[[ -n $new ]] || break
+		at base
+		try "cell $1, base" "$base" "$how" "$1"
+		at series
+		new=$(comm -23 <(warnings "$log") <(warnings "$base"))
+	done
+	echo "$new"
 }
 
-# run CELL: build it, and leave a result: its id, a verdict, seconds, warnings
-run()
+# check CELL: its number is that of the new warnings
+check()
 {
-	local start=$SECONDS out=$OUT/$1 verdict=ok new='' log
+	local new
 
-	if ! BEAT_LOG=$out.log with_heartbeat "cell $1" build "$1" "$out"; then
-		verdict=FAILED
-		log=$out.w1.log
-		[[ -e $log ]] || log=$out.log
-		first_errors "$log"
-		say "cell $1 failed: see $log"
-	else
-		new=$(new_warnings "$1")
-		[[ -z $new ]] || {
-			verdict=WARNINGS
-			say "$new"
-		}
-		rm -rf "$out"
+	if ! try "cell $1" "$OUT/$1.log" build "$1"; then
+		echo FAILED 0
+		return
 	fi
-	echo "$(id "$1") $verdict $((SECONDS - start)) $(grep -c . <<<"$new")" >"$out.tmp"
-	mv "$out.tmp" "$out.result"
-}
-
-# result CELL: "verdict seconds warnings" of what is there now
-result()
-{
-	local line
-
-	line=$(cat "$OUT/$1.result" 2>/dev/null) && [[ ${line%% *} == "$(id "$1")" ]] && echo "${line#* }" || echo '- - -'
-}
-
-table()
-{
-	local cell
-
-	{
-		echo "cell result seconds warnings"
-		for cell in $(cell_names); do
-			echo "$cell $(result "$cell")"
-		done
-	} | column -t >"$OUT/table.tmp"
-	mv "$OUT/table.tmp" "$OUT/table"
-	cat "$OUT/table"
+	new=$(new_warnings "$1")
+	rm -rf "${OUT:?}/$1"
+	if [[ -n $new ]]; then
+		say "$new"
+		echo "WARNINGS $(wc -l <<<"$new")"
+	else
+		echo ok 0
+	fi
 }
 
 lock
 "$REPO/scripts/packages.sh" tree build matrix
 "$REPO/scripts/series/convert.sh" tree
+mkdir -p "$OUT"
+need_space 8 "the objects of a build"
 check_parts
 cells=("$@")
 [[ $# -gt 0 ]] || readarray -t cells < <(cell_names)
 for cell in "${cells[@]}"; do
 	cell_line "$cell" >/dev/null
 done
-mkdir -p "$OUT"
-need_space 8 "the objects of a cell"
 at series
-failed=0
-for cell in "${cells[@]}"; do
-	[[ $(result "$cell") == ok\ * ]] || run "$cell"
-	[[ $(result "$cell") == ok\ * ]] || failed=1
-done
-table
-exit "$failed"
+check_rows "${cells[@]}"
+{
+	echo "cell result seconds warnings"
+	for cell in $(cell_names); do
+		echo "$cell $(result "$cell")"
+	done
+} | finish

@@ -45,19 +45,19 @@ compile()
 {
 	local dir=$BUILD/base/tools/testing/selftests/mm
 
-	{
-		make -C "$BUILD/base" O="$OUT/headers" headers &&
-			make -C "$dir" -j"$JOBS" OUTPUT="$TESTS.tmp" KHDR_INCLUDES="-isystem $OUT/headers/usr/include" &&
-			cp "$dir"/{va_high_addr_switch,charge_reserved_hugetlb,hugetlb_reparenting_test,write_hugetlb_memory}.sh \
-				"$TESTS.tmp" &&
-			adapt <"$dir/run_vmtests.sh" >"$TESTS.tmp/run_vmtests.sh"
-	} >"$TESTS.log" 2>&1 && [[ $(diff "$dir/run_vmtests.sh" "$TESTS.tmp/run_vmtests.sh" | grep -c '^>') -eq 6 ]]
+	make -C "$BUILD/base" O="$OUT/headers" headers &&
+		make -C "$dir" -j"$JOBS" OUTPUT="$TESTS.tmp" KHDR_INCLUDES="-isystem $OUT/headers/usr/include" &&
+		cp "$dir"/{va_high_addr_switch,charge_reserved_hugetlb,hugetlb_reparenting_test,write_hugetlb_memory}.sh \
+			"$TESTS.tmp" &&
+		adapt <"$dir/run_vmtests.sh" >"$TESTS.tmp/run_vmtests.sh" || return
+	[[ $(diff "$dir/run_vmtests.sh" "$TESTS.tmp/run_vmtests.sh" | grep -c '^>') -eq 6 ]] ||
+		die "run_vmtests.sh is another one than expected"
 }
 
 # selftests: compile them once
 selftests()
 {
-	local id log=$TESTS.log
+	local id
 
 	id=$({
 		git -C "$BUILD/base" rev-parse 'HEAD^{tree}'
@@ -67,10 +67,7 @@ selftests()
 	[[ ! -e $TESTS/id || $(cat "$TESTS/id") != "$id" ]] || return 0
 	rm -rf "$TESTS" "$TESTS.tmp"
 	mkdir -p "$TESTS.tmp"
-	BEAT_LOG=$log with_heartbeat "compiling the mm selftests of the base" compile || {
-		tail -n 12 "$log" >&2
-		die "compiling the mm selftests failed, or run_vmtests.sh is another one than expected: see $log"
-	}
+	try "compiling the mm selftests of the base" "$TESTS.log" compile
 	echo "$id" >"$TESTS.tmp/id"
 	mv "$TESTS.tmp" "$TESTS"
 }

@@ -23,7 +23,7 @@ run_sparse()
 	local file objects=() log=$OUT/sparse.$1.log
 
 	at "$1" || return
-	cell_config "$CELL" "$OUT/kernel" >"$log" 2>&1 || die "$CELL could not be configured: see $log"
+	(cell_config "$CELL" "$OUT/kernel") >"$log" 2>&1 || die "$CELL could not be configured: see $log"
 	for file in $(touched); do
 		[[ ! -e $SRC/$file ]] || objects+=("${file%c}o")
 	done
@@ -32,7 +32,7 @@ run_sparse()
 	for file in "${objects[@]}"; do
 		grep -q "^ *CHECK .*${file%o}c$" "$log" || die "sparse did not look at ${file%o}c: see $log"
 	done
-	warnings "$log" || :
+	warnings "$log"
 }
 
 # run_cocci REV: all semantic patches of the kernel that can report, on copies of
