@@ -50,7 +50,7 @@ tree:		## the kernel git tree in BUILD/tree, one commit per patch
 refresh:	## write the tree's commits back to patches/ and the new files
 	@scripts/series/convert.sh refresh
 
-series:		## complete mails in BUILD/series, for git am on a bare base
+series:		## complete mails in BUILD/mails, for git am on a bare base
 	@scripts/packages.sh tree
 	@scripts/series/convert.sh export
 

@@ -9,7 +9,7 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-BUILT=(kernel-'*' selftests series rfc results test bench bench-quick scenario matrix each-patch static arm64
+BUILT=(kernel-'*' selftests mails rfc results test bench bench-quick scenario matrix each-patch static arm64
 	regress vm-'*' accel '*.log' '*.tmp' work.'*')
 FETCHED=(tree tree.origin tree.stamp base src arm64-root apt linux-source-'*'.deb lock)
 

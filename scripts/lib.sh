@@ -20,8 +20,8 @@ BUILD=${BUILD:-build}
 JOBS=${JOBS:-$(nproc)}
 KSRC=${KSRC:-}
 TREE=$BUILD/tree
-SERIES=patches/v7.3
-export BUILD TREE SERIES
+PATCHES=patches/v7.3
+export BUILD TREE PATCHES
 # CMA in a guest that runs cma_gup_stress. Small areas: the more often are they
 # allocated.
 # shellcheck disable=SC2034 # of those that source this

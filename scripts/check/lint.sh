@@ -22,7 +22,7 @@ own_files()
 
 manifest()
 {
-	[[ ! -e $SERIES/manifest ]] || cat "$SERIES/manifest"
+	[[ ! -e $PATCHES/manifest ]] || cat "$PATCHES/manifest"
 }
 
 shell_files()
@@ -49,27 +49,27 @@ check_manifest()
 	local patch path
 
 	manifest | while read -r patch path; do
-		[[ -f $SERIES/$patch ]] || echo "$SERIES/manifest names $patch, which does not exist"
-		[[ -f $path ]] || echo "$SERIES/manifest names $path, which does not exist"
+		[[ -f $PATCHES/$patch ]] || echo "$PATCHES/manifest names $patch, which does not exist"
+		[[ -f $path ]] || echo "$PATCHES/manifest names $path, which does not exist"
 	done
-	manifest | cut -d' ' -f2 | sort | uniq -d | sed "s,^,$SERIES/manifest names it twice: ,"
+	manifest | cut -d' ' -f2 | sort | uniq -d | sed "s,^,$PATCHES/manifest names it twice: ,"
 	own_files | grep -E '^(mm|tools|Documentation|include|lib|kernel|fs|block|io_uring)/' |
 		while read -r path; do
-			manifest | cut -d' ' -f2 | grep -qxF "$path" || echo "$SERIES/manifest does not have $path"
+			manifest | cut -d' ' -f2 | grep -qxF "$path" || echo "$PATCHES/manifest does not have $path"
 		done
-	grep -l '^new file mode' "$SERIES"/*.patch 2>/dev/null |
+	grep -l '^new file mode' "$PATCHES"/*.patch 2>/dev/null |
 		sed 's,$, adds a file; make refresh puts it in the manifest,'
 }
 
 check_subjects()
 {
 	grep -n -i -E '^Subject: \[PATCH\] *(fixup|squash|amend|wip|tmp)\b|^Subject:.*\b(fix|in) (the )?previous (patch|commit)' \
-		"$SERIES"/*.patch /dev/null
+		"$PATCHES"/*.patch /dev/null
 }
 
 check_spdx()
 {
-	own_files | grep -v -e '^README' -e "^$SERIES/" -e '\.cfg$' -e '\.csv$' -e '\.md$' -e '\.kunitconfig$' | while read -r file; do
+	own_files | grep -v -e '^README' -e "^$PATCHES/" -e '\.cfg$' -e '\.csv$' -e '\.md$' -e '\.kunitconfig$' | while read -r file; do
 		head -n 3 "$file" | grep -q 'SPDX-License-Identifier: ' || echo "$file has no SPDX line"
 	done
 }

@@ -92,7 +92,7 @@ kunit_steps()
 
 all_steps()
 {
-	step harness scripts/tests/series.sh
+	step harness scripts/tests/harness.sh
 	step series scripts/series/convert.sh check
 	step lint scripts/check/lint.sh
 	step rfc scripts/tests/rfc.sh

@@ -64,12 +64,12 @@ previous()
 	"$REPO/scripts/series/convert.sh" part "$PART" "$work/since" "$head"
 }
 
-# recipients MAIL...: options for git format-patch, from what get_maintainer.pl says
+# recipients RANGE: options for git format-patch, from what get_maintainer.pl says
 recipients()
 {
 	{
 		[[ $PART == fixes ]] || printf '%s\n' "${LISTS[@]}"
-		(cd "$TREE" && scripts/get_maintainer.pl --nogit --nogit-fallback "$@")
+		tgit diff "$1" | (cd "$TREE" && scripts/get_maintainer.pl --nogit --nogit-fallback)
 	} | awk -v part="$PART" '{
 		person = match($0, />/)
 		who = person ? substr($0, 1, RSTART) : $1
@@ -140,9 +140,7 @@ write_fixes()
 
 	while read -r commit; do
 		n=$((n + 1))
-		"$REPO/scripts/series/convert.sh" format "$work/one" '' "$commit^..$commit" "$@"
-		readarray -t whom < <(recipients "$work/one/"*.patch)
-		rm -rf "$work/one"
+		readarray -t whom < <(recipients "$commit^..$commit")
 		"$REPO/scripts/series/convert.sh" format "$rfc" '' "$commit^..$commit" --start-number "$n" "$@" "${whom[@]}"
 	done < <(tgit rev-list --reverse "$range")
 }
@@ -150,7 +148,7 @@ write_fixes()
 # write_thread OPTION...: a cover letter and numbered patches, all to everybody
 write_thread()
 {
-	local cover=cover-letter.txt since='' whom mails
+	local cover=cover-letter.txt since='' whom
 
 	[[ $PART == core ]] || cover=cover-$PART.txt
 	if [[ -n $SINCE ]]; then
@@ -158,9 +156,7 @@ write_thread()
 		[[ -z $SIGNOFF ]] || since=$(sign "$since")
 		set -- "$@" "--range-diff=$since"
 	fi
-	"$REPO/scripts/series/convert.sh" format "$work/all" '' "$range"
-	readarray -t mails < <(patches "$work/all")
-	readarray -t whom < <(recipients "${mails[@]}")
+	readarray -t whom < <(recipients "$range")
 	"$REPO/scripts/series/convert.sh" format "$rfc" "$cover" "$range" "$@" "${whom[@]}"
 	complete_cover "$rfc"/*-cover-letter.patch
 	mbox "$rfc" >"$rfc/series.mbox"

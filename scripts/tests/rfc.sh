@@ -81,17 +81,11 @@ test_refusals()
 {
 	expect "a SIGNOFF without an address" fails 'SIGNOFF=Jane Doe is not known. Right values: the name and the mail' \
 		env SIGNOFF='Jane Doe' scripts/series/rfc.sh
-	expect "an address without a name" fails 'Right values: the name and' env SIGNOFF='<jane@example.org>' scripts/series/rfc.sh
-	expect "an address without a domain" fails 'Right values: the name and' env SIGNOFF='Jane <jane@localhost>' scripts/series/rfc.sh
 	expect "a second line in SIGNOFF" fails 'Right values: the name and' \
 		env SIGNOFF=$'Jane <jane@example.org>\nAcked-by: X <x@example.org>' scripts/series/rfc.sh
-	expect "a version that is no number" fails 'V=two is not known' env V=two scripts/series/rfc.sh
 	expect "SINCE for a first version" fails 'say V=2 as well' env SINCE=v1 scripts/series/rfc.sh
 	expect "SINCE that does not exist" fails 'SINCE=v0 is no commit of this repository' env V=2 SINCE=v0 scripts/series/rfc.sh
-	expect "no part" fails 'which part? PART=fixes, PART=core' env PART= scripts/series/rfc.sh
 	expect "a part that is never sent" fails 'PART=kit is not known' env PART=kit scripts/series/rfc.sh
-	expect "a part that there is not" fails 'PART=follow-up is no part of the series. Right ones: core' \
-		env PART=follow-up scripts/series/rfc.sh
 	parts core 'mm: a renamed file'
 	expect "a part whose last patch has another name" fails 'no patch is called "mm: a renamed file"' scripts/series/rfc.sh
 	parts core 'mm: a new file'
@@ -105,9 +99,8 @@ test_unsigned()
 	report "the mails are numbered" test "$(mails_with '^Subject: \[RFC PATCH [0-2]/2\] mm')" -eq 3
 	report "linux-mm is in To:" test "$(mails_with '^To: linux-mm@kvack.org,$')" -eq 3
 	report "and so are maintainers" test "$(mails_with '^    A Maintainer <a@mm.example.org>$')" -eq 3
-	report "reviewers and lists are in Cc:" test "$(mails_with '^ *"B. Reviewer" <b@mm.example.org>,$')" -eq 3
-	report "the base is named" grep -q "^base-commit: $(git -C "$tree" rev-parse base)" "$rfc/0000-cover-letter.patch"
-	report "with its version" grep -q '^The base is Linux 7.3.4 from a tree of the submitter' "$rfc/0000-cover-letter.patch"
+	report "and reviewers in Cc:" test "$(mails_with '^ *"B. Reviewer" <b@mm.example.org>,$')" -eq 3
+	report "the base is named" grep -q '^The base is Linux 7.3.4 from a tree of the submitter' "$rfc/0000-cover-letter.patch"
 }
 
 test_signed()
@@ -140,8 +133,7 @@ test_failures()
 	commit $'mm/cma: fine\n\nSigned-off-by: Some Body <some@body.example.org>'
 	refresh
 	parts core 'mm/cma: fine'
-	expect "somebody else's sign-off" fails '0003-mm-cma-fine.patch has other sign-offs' scripts/series/rfc.sh
-	expect "also beside the submitter's" fails '0003-mm-cma-fine.patch has other sign-offs' \
+	expect "somebody else's sign-off" fails '0003-mm-cma-fine.patch has other sign-offs' \
 		env SIGNOFF="$me" scripts/series/rfc.sh
 	report "the mails are as before" test "$before" = "$(rfc_id)"
 }
