@@ -185,7 +185,8 @@ stale_breakpoint()
 	[[ $(grep -m 1 -oE 'Oops: [a-z0-9]*|BUG: |WARNING: ' "$1/console.log") == 'Oops: int3' ]]
 }
 
-# ktap DIR: the KUnit results in the guest's kernel log
+# ktap DIR: the KUnit results in the guest's kernel log. kunit.py cannot do this: it
+# builds a kernel of its own, and tap.awk also has to read what kselftests print.
 ktap()
 {
 	grep -E '^\[[^]]*\] *(KTAP|1\.\.|(not )?ok |# )' "$1/console.log"

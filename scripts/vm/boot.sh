@@ -20,6 +20,9 @@
 # is written and its exit status is the exit status of this script. DIR is the
 # one writable folder it has (VM_OUT in its environment, same path as here);
 # DIR/console.log holds the kernel's messages. ACCEL=kvm|tcg skips the probe.
+#
+# virtme-ng cannot do this: Debian 12 does not have it, and it wants VIRTIO_CONSOLE,
+# OVERLAY_FS and more in kernels that are to have little beside what is measured.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../lib.sh"
