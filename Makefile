@@ -35,10 +35,10 @@ help:		## this list
 	@echo '  SIGNOFF="Name <mail>"  rfc: who sends, and signs'
 
 run:		## boot the patched kernel, allocate under direct I/O with waiting off and on
-	@scripts/$(if $(filter arm64,$(ARCH)),check/arm64.sh,measure/run.sh run)
+	@scripts/$(if $(filter arm64,$(ARCH)),check/arm64.sh,measure/run.sh series)
 
 compare:	## the same, and on the unpatched base too
-	@scripts/measure/run.sh compare
+	@scripts/measure/run.sh base series
 
 test:		## all fast tests, counted in the last line
 	@scripts/check/test.sh

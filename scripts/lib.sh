@@ -207,6 +207,22 @@ kernel_id()
 	} | hash_id
 }
 
+# summary FILE: of results, a line each: what was skipped or failed, and the count; is
+# all well?
+summary()
+{
+	grep '# SKIP' "$1" || :
+	grep '^not ok' "$1" || :
+	awk '
+		/# SKIP/ { skipped++; next }
+		/^ok/ { passed++ }
+		/^not ok/ { failed++ }
+		END {
+			printf "%d passed, %d failed%s\n", passed, failed, skipped ? ", " skipped " skipped" : ""
+			exit failed || !passed
+		}' "$1"
+}
+
 # report NAME CMD...: one TAP line, the exit status of CMD its verdict
 report()
 {

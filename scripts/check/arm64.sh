@@ -76,19 +76,6 @@ run()
 	report "no warning in the kernel log of $1" quiet_log "$OUT/$1"
 }
 
-count()
-{
-	awk '
-		{ print }
-		/# SKIP/ { skipped++; next }
-		/^ok/ { passed++ }
-		/^not ok/ { failed++ }
-		END {
-			printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped
-			exit failed || !passed
-		}'
-}
-
 cd "$REPO"
 lock
 scripts/packages.sh tree build selftests arm64
@@ -99,4 +86,5 @@ try "compiling cma_gup_pin for arm64" "$OUT/selftests.log" cross_compile
 {
 	run kunit
 	run pin
-} | count
+} | tee "$OUT/results"
+summary "$OUT/results"

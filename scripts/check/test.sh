@@ -214,34 +214,6 @@ log()
 	report "no warning in the kernel log of $1" quietly quiet_log "$BUILD/vm-$1"
 }
 
-# count VERDICT: results that are neither more nor less than that
-count()
-{
-	awk -v verdict="$1" '
-		/# SKIP/ { n["skipped"]++; next }
-		/^ok/ { n["passed"]++ }
-		/^not ok/ { n["failed"]++ }
-		END { print n[verdict] + 0 }' "$TOTAL"
-}
-
-finish()
-{
-	local passed failed skipped
-
-	passed=$(count passed)
-	failed=$(count failed)
-	skipped=$(count skipped)
-	echo
-	grep '# SKIP' "$TOTAL" || :
-	grep '^not ok' "$TOTAL" || :
-	if [[ $skipped -gt 0 ]]; then
-		echo "$passed passed, $failed failed, $skipped skipped"
-	else
-		echo "$passed passed, $failed failed"
-	fi
-	[[ $failed -eq 0 && $passed -gt 0 ]]
-}
-
 cd "$REPO"
 lock
 [[ ${1:-all} =~ ^(all|debug|kcsan)$ ]] || die "usage: test.sh [debug|kcsan]"
@@ -271,4 +243,5 @@ all)
 	;;
 *) "$1_steps" ;;
 esac
-finish
+echo
+summary "$TOTAL"

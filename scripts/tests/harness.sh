@@ -111,8 +111,6 @@ From: a line that looks like a header.'
 	chmod +x "$tree/mm/run.sh"
 	commit 'mm: only new files'
 	echo more >>"$tree/mm/cma.c"
-	rm "$tree/mm/run.sh"
-	git -C "$tree" checkout -q mm/run.sh
 	echo last >"$tree/mm/tests/last.c"
 	commit 'mm/cma: an edit, a new file, and a subject so long that a mail has to fold it in its header'
 	expect "refresh writes the series" works 'refresh: 3 patches' make refresh
