@@ -35,73 +35,73 @@ help:		## this list
 	@echo '  SIGNOFF="Name <mail>"  rfc: who sends, and signs'
 
 run:		## boot the patched kernel, allocate under direct I/O with waiting off and on
-	@scripts/$(if $(filter arm64,$(ARCH)),arm64.sh,run.sh run)
+	@scripts/$(if $(filter arm64,$(ARCH)),check/arm64.sh,measure/run.sh series)
 
 compare:	## the same, and on the unpatched base too
-	@scripts/run.sh compare
+	@scripts/measure/run.sh base series
 
 test:		## all fast tests, counted in the last line
-	@scripts/test.sh
+	@scripts/check/test.sh
 
 tree:		## the kernel git tree in BUILD/tree, one commit per patch
 	@scripts/packages.sh tree
-	@scripts/series.sh tree
+	@scripts/series/convert.sh tree
 
 refresh:	## write the tree's commits back to patches/ and the new files
-	@scripts/series.sh refresh
+	@scripts/series/convert.sh refresh
 
-series:		## complete mails in BUILD/series, for git am on a bare base
+series:		## complete mails in BUILD/mails, for git am on a bare base
 	@scripts/packages.sh tree
-	@scripts/series.sh export
+	@scripts/series/convert.sh export
 
 lint:		## what can be checked without a build
 	@scripts/packages.sh tree lint
-	@scripts/lint.sh
+	@scripts/check/lint.sh
 
 config:		## configure the patched kernel in BUILD/kernel-series
 	@scripts/packages.sh tree build
-	@scripts/kernel.sh config series
+	@scripts/build/kernel.sh config series
 
 shell:		## boot the patched kernel to a shell; the host's root is read-only under it
 	@scripts/packages.sh tree build vm
-	@scripts/kernel.sh build series
-	@scripts/vm.sh --kernel series --append cma=256M --out vm-shell --shell
+	@scripts/build/kernel.sh build series
+	@scripts/vm/boot.sh --kernel series --append cma=256M --out vm-shell --shell
 
 fio:		## fio as the load, for DURATION seconds
-	@scripts/fio.sh
+	@scripts/check/fio.sh
 
 stress:		## waiters killed at random, allocators back to back, amid churn, for DURATION seconds
-	@scripts/stress.sh
+	@scripts/check/stress.sh
 
 faults:		## allocations of memory and I/O that fail at random, for DURATION seconds
-	@scripts/stress.sh faults
+	@scripts/check/stress.sh faults
 
 debug:		## the tests on a kernel with lockdep, KASAN and other checks, which "test" ends with
-	@scripts/test.sh debug
+	@scripts/check/test.sh debug
 
 kcsan:		## the tests on a kernel that looks for data races
-	@scripts/test.sh kcsan
+	@scripts/check/test.sh kcsan
 
 each-patch:	## each patch by itself, built in three configurations and booted; resumable
-	@scripts/each-patch.sh
+	@scripts/check/each-patch.sh
 
 matrix:		## what the series touches, built in many configurations; resumable
-	@scripts/matrix.sh
+	@scripts/check/matrix.sh
 
 static:		## what sparse, Coccinelle and GCC's analyzer say about the series only
-	@scripts/static.sh
+	@scripts/check/static.sh
 
 regress:	## the kernel's own mm selftests and KUnit suites, on both kernels; what the series loses
-	@scripts/regress.sh
+	@scripts/check/regress.sh
 
 bench:		## unpatched, retry, FOLL_LONGTERM and patched, measured in turn (tables, plots)
-	@scripts/bench.sh full
+	@scripts/measure/bench.sh full
 
 bench-quick:	## the same in one short round
-	@scripts/bench.sh quick
+	@scripts/measure/bench.sh quick
 
 scenario:	## a camera and an updater, on both kernels
-	@scripts/scenario.sh
+	@scripts/measure/scenario.sh
 
 verify:		## check the model of the gate
 	@scripts/packages.sh verify
@@ -109,12 +109,12 @@ verify:		## check the model of the gate
 
 docs:		## what Sphinx and kernel-doc say about the series, and not about the base
 	@scripts/packages.sh tree docs
-	@scripts/series.sh tree
-	@scripts/docs.sh
+	@scripts/series/convert.sh tree
+	@scripts/check/docs.sh
 
 rfc:		## final mails of PART= in BUILD/rfc, with recipients, checked
 	@scripts/packages.sh tree lint rfc
-	@scripts/rfc.sh
+	@scripts/series/rfc.sh
 
 clean:		## remove what was built; keep the download and the trees
 	@scripts/clean.sh clean

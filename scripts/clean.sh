@@ -9,7 +9,7 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-BUILT=(kernel-'*' selftests series rfc results test bench bench-quick scenario matrix each-patch static arm64
+BUILT=(kernel-'*' selftests mails rfc results test bench bench-quick scenario matrix each-patch static arm64
 	regress vm-'*' accel '*.log' '*.tmp' work.'*')
 FETCHED=(tree tree.origin tree.stamp base src arm64-root apt linux-source-'*'.deb lock)
 
@@ -28,7 +28,7 @@ lock
 case ${1:-} in
 clean) remove "${BUILT[@]}" ;;
 distclean)
-	[[ ! -d $TREE ]] || "$REPO/scripts/series.sh" saved
+	[[ ! -d $TREE ]] || "$REPO/scripts/series/convert.sh" saved
 	remove "${BUILT[@]}" "${FETCHED[@]}"
 	rmdir "$BUILD" 2>/dev/null || :
 	;;

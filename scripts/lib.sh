@@ -20,8 +20,8 @@ BUILD=${BUILD:-build}
 JOBS=${JOBS:-$(nproc)}
 KSRC=${KSRC:-}
 TREE=$BUILD/tree
-SERIES=patches/v7.3
-export BUILD TREE SERIES
+PATCHES=patches/v7.3
+export BUILD TREE PATCHES
 # CMA in a guest that runs cma_gup_stress. Small areas: the more often are they
 # allocated.
 # shellcheck disable=SC2034 # of those that source this
@@ -98,7 +98,7 @@ progress()
 }
 
 # with_heartbeat TEXT CMD...: a line every half minute while CMD runs, with its
-# progress
+# progress. The output goes to BEAT_LOG, if that is set.
 with_heartbeat()
 {
 	local text=$1 beat status start=$SECONDS never how
@@ -117,6 +117,7 @@ with_heartbeat()
 	set +e
 	(
 		set -e
+		[[ -z ${BEAT_LOG:-} ]] || exec >"$BEAT_LOG" 2>&1
 		"$@"
 	)
 	status=$?
@@ -124,6 +125,38 @@ with_heartbeat()
 	kill "$beat" 2>/dev/null
 	wait "$beat" 2>/dev/null || :
 	return "$status"
+}
+
+# try TEXT LOG CMD...: with a heartbeat; its output to LOG, and if it fails, its first errors
+try()
+{
+	BEAT_LOG=$2 with_heartbeat "$1" "${@:3}" && return
+	grep -m 12 -E 'error:|Error [0-9]|undefined reference|No space left|^E: ' "$2" >&2 || tail -n 12 "$2" >&2
+	say "error: $1: failed, see $2"
+	return 1
+}
+
+# wanted_options FRAGMENT...: their lines, but for those that a later one takes back
+wanted_options()
+{
+	cat "$@" | awk '
+		/^CONFIG_/ { wanted[substr($1, 1, index($1, "=") - 1)] = $0 }
+		/^# CONFIG_.* is not set/ { wanted[$2] = $0 }
+		END { for (option in wanted) print wanted[option] }' | sort
+}
+
+# missing_options CONFIG FRAGMENT...: wanted ones that CONFIG did not take
+missing_options()
+{
+	local line option
+
+	wanted_options "${@:2}" | while read -r line; do
+		grep -qxF "$line" "$1" && continue
+		option=$(grep -o 'CONFIG_[A-Z0-9a-z_]*' <<<"$line")
+		# "is not set" also holds for an option that cannot be set at all
+		[[ $line == \#* ]] && ! grep -q "^$option=" "$1" && continue
+		echo "$line"
+	done
 }
 
 # checkpatch MAIL [OPTION...]: what checkpatch.pl has to say about a mail.
@@ -152,7 +185,8 @@ stale_breakpoint()
 	[[ $(grep -m 1 -oE 'Oops: [a-z0-9]*|BUG: |WARNING: ' "$1/console.log") == 'Oops: int3' ]]
 }
 
-# ktap DIR: the KUnit results in the guest's kernel log
+# ktap DIR: the KUnit results in the guest's kernel log. kunit.py cannot do this: it
+# builds a kernel of its own, and tap.awk also has to read what kselftests print.
 ktap()
 {
 	grep -E '^\[[^]]*\] *(KTAP|1\.\.|(not )?ok |# )' "$1/console.log"
@@ -171,6 +205,22 @@ kernel_id()
 		tgit rev-parse base
 		tgit diff --raw --no-abbrev --no-renames base "$1" -- . ':!Documentation' ':!MAINTAINERS' ':!tools/testing'
 	} | hash_id
+}
+
+# summary FILE: of results, a line each: what was skipped or failed, and the count; is
+# all well?
+summary()
+{
+	grep '# SKIP' "$1" || :
+	grep '^not ok' "$1" || :
+	awk '
+		/# SKIP/ { skipped++; next }
+		/^ok/ { passed++ }
+		/^not ok/ { failed++ }
+		END {
+			printf "%d passed, %d failed%s\n", passed, failed, skipped ? ", " skipped " skipped" : ""
+			exit failed || !passed
+		}' "$1"
 }
 
 # report NAME CMD...: one TAP line, the exit status of CMD its verdict

@@ -47,13 +47,10 @@ done
 
 [[ $(id -u) -eq 0 ]] ||
 	die "these packages are missing: ${missing[*]}. As root: apt-get install ${missing[*]}"
-say "installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-log=$BUILD/packages.log
 mkdir -p "$BUILD"
+install()
 {
 	apt-get -q update && apt-get -q install -y --no-install-recommends "${missing[@]}"
-} >"$log" 2>&1 || {
-	tail -n 5 "$log" >&2
-	die "apt-get could not install ${missing[*]}: see $log"
 }
+try "installing ${missing[*]}" "$BUILD/packages.log" install

@@ -9,7 +9,7 @@
 # verify error with waiting on.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 DURATION=${DURATION:-600}
 check_var DURATION '[1-9][0-9]{0,4}' 'the number of seconds that fio runs, such as 600'
@@ -25,8 +25,8 @@ measure()
 
 	rm -rf "$out"
 	say "fio for $2 s, drain budget: $3"
-	"$REPO/scripts/vm.sh" --kernel series --out "$out" --append cma=256M --timeout "$LIMIT" -- \
-		scripts/guest-fio "$2" "$3" >&2
+	"$REPO/scripts/vm/boot.sh" --kernel series --out "$out" --append cma=256M --timeout "$LIMIT" -- \
+		scripts/check/guest-fio "$2" "$3" >&2
 	[[ -s $out/allocs && -s $out/fio && -e $out/timeouts ]] ||
 		die "fio in the guest left no results in $out"
 }
@@ -67,7 +67,7 @@ verdict()
 
 lock
 "$REPO/scripts/packages.sh" tree build vm fio
-"$REPO/scripts/kernel.sh" build series
+"$REPO/scripts/build/kernel.sh" build series
 measure off $CONTROL 0
 measure on "$DURATION" keep
 

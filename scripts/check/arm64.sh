@@ -6,7 +6,7 @@
 # packages for arm64, in BUILD/arm64-root.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 ROOT=$BUILD/arm64-root
 OUT=$BUILD/arm64
@@ -15,47 +15,39 @@ PACKAGES=dash,bash,coreutils,mount,e2fsprogs
 # Only unpacked, not installed: that would take a machine that runs them.
 unpack_root()
 {
-	local tmp=$ROOT.tmp log=$ROOT.log
+	local tmp=$ROOT.tmp
 
 	rm -rf "$tmp"
 	mmdebstrap --variant=extract --architectures=arm64 --include="$PACKAGES" \
-		--aptopt='APT::Sandbox::User "root"' bookworm "$tmp" >"$log" 2>&1 || {
-		grep -m 3 '^E: ' "$log" >&2 || tail -n 3 "$log" >&2
-		die "Debian's arm64 packages could not be fetched or unpacked: mend the network, see $log"
-	}
+		--aptopt='APT::Sandbox::User "root"' bookworm "$tmp" || return
 	mkdir -p "$tmp"/{dev,proc,sys,run,media,mnt,tmp,var/tmp}
 	mv "$tmp" "$ROOT"
 }
 
 make_root()
 {
-	[[ -d $ROOT ]] || with_heartbeat "fetching Debian's arm64 packages for the guest (30 MB)" unpack_root
-	mkdir -p "$ROOT$REPO/scripts"
-	cp scripts/guest-init scripts/guest-fstab "$ROOT$REPO/scripts/"
+	[[ -d $ROOT ]] || try "fetching Debian's arm64 packages for the guest (30 MB)" "$ROOT.log" unpack_root
+	mkdir -p "$ROOT$REPO/scripts/vm"
+	cp scripts/vm/guest-init scripts/vm/guest-fstab "$ROOT$REPO/scripts/vm/"
 }
 
 # Static, as the compiler's C library need not be the one of the guest.
 cross_compile()
 {
-	local dir=$TREE/tools/testing/selftests/mm log=$OUT/selftests.log
+	local dir=$TREE/tools/testing/selftests/mm
 
-	{
-		# What libraries there are is noted in the sources, for whoever comes
-		# next: so that has to be about this machine.
-		make -C "$dir" local_config.mk local_config.h_gen
+	# What libraries there are is noted in the sources, for whoever comes next: so
+	# that has to be about this machine.
+	make -C "$dir" local_config.mk local_config.h_gen &&
 		make -C "$dir" ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- EXTRA_CFLAGS=-static \
 			OUTPUT="$OUT/pin" "$OUT/pin/cma_gup_pin"
-	} >"$log" 2>&1 || {
-		tail -n 12 "$log" >&2
-		die "compiling cma_gup_pin for arm64 failed: see $log"
-	}
 }
 
 # guest NAME APPEND CMD...: without the pool for atomic DMA, which would take a
 # part of the area
 guest()
 {
-	scripts/vm.sh --kernel arm64 --out "$OUT/$1" --timeout 1800 \
+	scripts/vm/boot.sh --kernel arm64 --out "$OUT/$1" --timeout 1800 \
 		--append "$2 initcall_blacklist=dma_atomic_pool_init" -- "${@:3}"
 }
 
@@ -79,32 +71,20 @@ run()
 	local tap=$OUT/$1.tap status=0
 
 	"$1" | tee "$tap" >&2 || status=$?
-	awk -v group="$1" -f scripts/tap.awk "$tap"
+	awk -v group="$1" -f scripts/check/tap.awk "$tap"
 	[[ $status -eq 0 ]] || echo "not ok - $1: ended with status $status"
 	report "no warning in the kernel log of $1" quiet_log "$OUT/$1"
-}
-
-count()
-{
-	awk '
-		{ print }
-		/# SKIP/ { skipped++; next }
-		/^ok/ { passed++ }
-		/^not ok/ { failed++ }
-		END {
-			printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped
-			exit failed || !passed
-		}'
 }
 
 cd "$REPO"
 lock
 scripts/packages.sh tree build selftests arm64
-scripts/kernel.sh build arm64
+scripts/build/kernel.sh build arm64
 mkdir -p "$OUT/pin"
 make_root
-cross_compile
+try "compiling cma_gup_pin for arm64" "$OUT/selftests.log" cross_compile
 {
 	run kunit
 	run pin
-} | count
+} | tee "$OUT/results"
+summary "$OUT/results"

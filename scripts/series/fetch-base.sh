@@ -5,7 +5,7 @@
 # "base": from Debian's linux-source-7.3 package, or a copy of KSRC=.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 PACKAGE=linux-source-7.3
 WANTED=7.3.4

@@ -12,7 +12,7 @@
 #                                  which can also take back what is below them
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 2026' KBUILD_BUILD_VERSION=1
 export KBUILD_BUILD_USER=cma-gup-pin KBUILD_BUILD_HOST=localhost LOCALVERSION=
@@ -83,27 +83,9 @@ base_worktree()
 	tgit worktree move "$tmp" "$src"
 }
 
-# wanted_options: the lines of the fragments, but for those that a later one takes back
-wanted_options()
+write_config()
 {
-	cat "${fragments[@]}" | awk '
-		/^CONFIG_/ { wanted[substr($1, 1, index($1, "=") - 1)] = $0 }
-		/^# CONFIG_.* is not set/ { wanted[$2] = $0 }
-		END { for (option in wanted) print wanted[option] }' | sort
-}
-
-# missing_options: wanted ones that the .config did not take
-missing_options()
-{
-	local line option
-
-	wanted_options | while read -r line; do
-		grep -qxF "$line" "$out/.config" && continue
-		option=$(grep -o 'CONFIG_[A-Z0-9a-z_]*' <<<"$line")
-		# "is not set" also holds for an option that cannot be set at all
-		[[ $line == \#* ]] && ! grep -q "^$option=" "$out/.config" && continue
-		echo "$line"
-	done
+	kmake tinyconfig && cat "${fragments[@]}" >>"$out/.config" && kmake olddefconfig
 }
 
 configure()
@@ -111,22 +93,11 @@ configure()
 	local missing
 
 	mkdir -p "$out"
-	{
-		kmake tinyconfig
-		cat "${fragments[@]}" >>"$out/.config"
-		kmake olddefconfig
-	} >"$log" 2>&1 || fail "configuring the $name kernel"
-	missing=$(missing_options)
+	try "configuring the $name kernel" "$log" write_config
+	missing=$(missing_options "$out/.config" "${fragments[@]}")
 	[[ -z $missing ]] ||
 		die "these options did not take in $out/.config (a dependency is missing, or the option" \
 			"is gone): ${missing//$'\n'/, }"
-}
-
-# fail WHAT: the first errors of the log, then the end
-fail()
-{
-	grep -n -m 12 -E 'error|Error [0-9]|undefined reference|No space left' "$log" >&2 || tail -n 12 "$log" >&2
-	die "$1 failed: see $log"
 }
 
 # build_id: all that the image depends on; a tree with uncommitted work has none
@@ -135,7 +106,7 @@ build_id()
 	git -C "$src" diff --quiet HEAD || return 0
 	{
 		kernel_id "$(git -C "$src" rev-parse HEAD)"
-		cat "${fragments[@]}"
+		wanted_options "${fragments[@]}"
 		$cc --version
 	} | hash_id
 }
@@ -149,8 +120,7 @@ build()
 	rm -f "$out/image.id"
 	[[ -d $out ]] || need_space 3 "the build of the $name kernel"
 	configure
-	with_heartbeat "building the $name kernel (minutes; log in $log)" \
-		build_image || fail "building the $name kernel"
+	build_image "$name"
 	echo "$id" >"$out/image.id"
 }
 
@@ -168,21 +138,22 @@ build_longterm()
 	mv "$out/image.id" "$out/image.id.base"
 	trap 'git -C "$src" checkout -q .' EXIT
 	git -C "$src" apply "$patch"
-	with_heartbeat "building the longterm kernel" build_image || fail "building the longterm kernel"
+	build_image longterm
 	cp "$out/$image" "$copy/$image"
 	echo "$id" >"$copy/image.id"
 	git -C "$src" checkout -q .
-	with_heartbeat "building the base kernel again" build_image || fail "building the base kernel"
+	build_image base
 	mv "$out/image.id.base" "$out/image.id"
 }
 
+# build_image NAME
 build_image()
 {
-	kmake "${image##*/}" >"$log" 2>&1
+	try "building the $1 kernel (minutes)" "$log" kmake "${image##*/}"
 }
 
 lock
-"$REPO/scripts/series.sh" tree
+"$REPO/scripts/series/convert.sh" tree
 [[ $src == "$TREE" ]] || base_worktree
 case $1-$name in
 build-longterm) build_longterm ;;

@@ -10,7 +10,7 @@
 #   regress.sh GROUP...      some of the groups only, for a look
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 OUT=$BUILD/regress
 TESTS=$OUT/selftests
@@ -45,19 +45,19 @@ compile()
 {
 	local dir=$BUILD/base/tools/testing/selftests/mm
 
-	{
-		make -C "$BUILD/base" O="$OUT/headers" headers &&
-			make -C "$dir" -j"$JOBS" OUTPUT="$TESTS.tmp" KHDR_INCLUDES="-isystem $OUT/headers/usr/include" &&
-			cp "$dir"/{va_high_addr_switch,charge_reserved_hugetlb,hugetlb_reparenting_test,write_hugetlb_memory}.sh \
-				"$TESTS.tmp" &&
-			adapt <"$dir/run_vmtests.sh" >"$TESTS.tmp/run_vmtests.sh"
-	} >"$TESTS.log" 2>&1 && [[ $(diff "$dir/run_vmtests.sh" "$TESTS.tmp/run_vmtests.sh" | grep -c '^>') -eq 6 ]]
+	make -C "$BUILD/base" O="$OUT/headers" headers &&
+		make -C "$dir" -j"$JOBS" OUTPUT="$TESTS.tmp" KHDR_INCLUDES="-isystem $OUT/headers/usr/include" &&
+		cp "$dir"/{va_high_addr_switch,charge_reserved_hugetlb,hugetlb_reparenting_test,write_hugetlb_memory}.sh \
+			"$TESTS.tmp" &&
+		adapt <"$dir/run_vmtests.sh" >"$TESTS.tmp/run_vmtests.sh" || return
+	[[ $(diff "$dir/run_vmtests.sh" "$TESTS.tmp/run_vmtests.sh" | grep -c '^>') -eq 6 ]] ||
+		die "run_vmtests.sh is another one than expected"
 }
 
 # selftests: compile them once
 selftests()
 {
-	local id log=$TESTS.log
+	local id
 
 	id=$({
 		git -C "$BUILD/base" rev-parse 'HEAD^{tree}'
@@ -67,10 +67,7 @@ selftests()
 	[[ ! -e $TESTS/id || $(cat "$TESTS/id") != "$id" ]] || return 0
 	rm -rf "$TESTS" "$TESTS.tmp"
 	mkdir -p "$TESTS.tmp"
-	BEAT_LOG=$log with_heartbeat "compiling the mm selftests of the base" compile || {
-		tail -n 12 "$log" >&2
-		die "compiling the mm selftests failed, or run_vmtests.sh is another one than expected: see $log"
-	}
+	try "compiling the mm selftests of the base" "$TESTS.log" compile
 	echo "$id" >"$TESTS.tmp/id"
 	mv "$TESTS.tmp" "$TESTS"
 }
@@ -78,7 +75,7 @@ selftests()
 # guest KERNEL GROUP [TEST]: in the folder dir
 guest()
 {
-	local vm=(scripts/vm.sh --kernel "$1" --out "$dir" --timeout 3600) disk=format=raw,if=virtio,cache=unsafe
+	local vm=(scripts/vm/boot.sh --kernel "$1" --out "$dir" --timeout 3600) disk=format=raw,if=virtio,cache=unsafe
 
 	if [[ $2 == kunit ]]; then
 		# Those of KUnit itself have an oops, at which the guest panics.
@@ -93,7 +90,7 @@ guest()
 	# Two nodes, for those that move pages from one to the other.
 	"${vm[@]}" --mem "${MEM:-3G}" --append 'cma=64M numa=fake=2' \
 		--qemu "-drive $disk,file=$dir/swap -drive $disk,file=$dir/disk" \
-		-- env LIMIT="$LIMIT" scripts/guest-regress "$TESTS" "${@:2}"
+		-- env LIMIT="$LIMIT" scripts/check/guest-regress "$TESTS" "${@:2}"
 }
 
 # kinds: of reports in the kernel log, without what is different each time
@@ -109,7 +106,7 @@ run_group()
 	local dir=$1 status start=$SECONDS id try
 
 	id=$({
-		cat "$BUILD/kernel-$2/arch/x86/boot/bzImage" "$TESTS"/* scripts/guest-regress scripts/regress.awk
+		cat "$BUILD/kernel-$2/arch/x86/boot/bzImage" "$TESTS"/* scripts/check/guest-regress scripts/check/regress.awk
 		declare -f guest
 		echo "$LIMIT ${MEM:-} ${SMP:-}"
 	} | hash_id)
@@ -121,7 +118,7 @@ run_group()
 		status=0
 		guest "${@:2}" >"$dir/output" 2>"$dir/errors" || status=$?
 		rm -f "$dir/swap" "$dir/disk"
-		# vm.sh tries again as well, but not after the start of the command.
+		# boot.sh tries again as well, but not after the start of the command.
 		stale_breakpoint "$dir" || break
 		say "note: guest $try ended at a stale breakpoint of the emulation"
 	done
@@ -131,7 +128,7 @@ run_group()
 	}
 	[[ $3 != kunit ]] || cp "$dir/console.log" "$dir/output"
 	{
-		awk -v group="$3" -f scripts/regress.awk "$dir/output" | grep -v $'^[a-z]*\tkunit\tpin_gate' || :
+		awk -v group="$3" -f scripts/check/regress.awk "$dir/output" | grep -v $'^[a-z]*\tkunit\tpin_gate' || :
 		printf '%s\t%s\tguest\tgot to its end\n' "$([[ $status -eq 0 ]] && echo pass || echo fail)" "$3"
 	} >"$dir/results"
 	kinds >"$dir/reports"
@@ -246,7 +243,7 @@ for group in "${groups[@]}"; do
 done
 scripts/packages.sh tree build selftests vm regress
 for kernel in "${KERNELS[@]}"; do
-	scripts/kernel.sh build "$kernel"
+	scripts/build/kernel.sh build "$kernel"
 done
 need_space 2 "the files of the guests"
 mkdir -p "$OUT"

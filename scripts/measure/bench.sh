@@ -11,7 +11,7 @@
 # patched. The loads are in bench/loads.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 RETRY='--retries 5 --retry-ms 100'
 
@@ -47,18 +47,17 @@ guest()
 	mkdir -p "$dir"
 	loads "$kernel" "$3" | sed "s/\$/ $retry/" >"$dir/loads"
 	[[ -s $dir/loads ]] || return 0
-	say "round $1, $kernel, guest $3: $(wc -l <"$dir/loads") loads"
-	BEAT_LOG=$dir/log with_heartbeat "  $(date +%H:%M:%S)" boot "$image" "$dir" "${@:4}" \
-		-- scripts/guest-bench "$BUILD/selftests/cma_gup_bench" "$kernel" "$dir/loads" ||
-		die "the measurement failed: see $dir/log"
+	boot "round $1, $kernel, guest $3: $(wc -l <"$dir/loads") loads" "$image" "$dir" "${@:4}" \
+		-- scripts/measure/guest-bench "$BUILD/selftests/cma_gup_bench" "$kernel" "$dir/loads"
 	[[ ! -e $dir/failed ]] ||
 		say "note: not measured, see $dir/log: $(tr '\n' ' ' <"$dir/failed")"
 }
 
-# boot IMAGE DIR OPTION... -- PROGRAM ARG...
+# boot TEXT IMAGE DIR OPTION... -- PROGRAM ARG...
 boot()
 {
-	"$REPO/scripts/vm.sh" --kernel "$1" --out "$2" --timeout 3000 "${@:3}" >"$2/log" 2>&1
+	try "$1 ($(date +%H:%M:%S))" "$3/log" \
+		"$REPO/scripts/vm/boot.sh" --kernel "$2" --out "$3" --timeout 3000 "${@:4}"
 }
 
 # count KERNEL IMAGE SUFFIX CMA: instructions of a pin; SUFFIX for the names
@@ -67,8 +66,8 @@ count()
 	local dir=$out/count-$1-$3 image=$2
 
 	mkdir -p "$dir"
-	boot "$image" "$dir" --count --mem 1536M --append "$4" -- "$BUILD/selftests/cma_gup_bench" --pin-cost \
-		--kernel "$1" --samples "$dir/counted.csv" || die "counting failed: see $dir/log"
+	boot "counting on the $1 kernel" "$image" "$dir" --count --mem 1536M --append "$4" -- "$BUILD/selftests/cma_gup_bench" --pin-cost \
+		--kernel "$1" --samples "$dir/counted.csv"
 	# The guest's clock counts instructions.
 	sed "s/,\([a-z]*-[^,]*\),pin_ns,/,\1$3,insns,/; s/,\([a-z]*-[^,]*\),unpin_ns,/,unpin-\1$3,insns,/" \
 		"$dir/counted.csv" >"$dir/samples.csv"
@@ -86,9 +85,9 @@ machine()
 lock
 "$REPO/scripts/packages.sh" tree build selftests vm bench
 for kernel in base longterm series; do
-	"$REPO/scripts/kernel.sh" build "$kernel"
+	"$REPO/scripts/build/kernel.sh" build "$kernel"
 done
-"$REPO/scripts/build-selftests.sh"
+"$REPO/scripts/build/selftests.sh"
 rm -rf "$out"
 mkdir -p "$out"
 for ((round = 1; round <= rounds; round++)); do

@@ -5,9 +5,9 @@
 # the base, as TAP. kernel-doc is in docs.sh, codespell and checkpatch in lint.sh.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
-# shellcheck source=scripts/config-cells.sh
-. "$REPO/scripts/config-cells.sh"
+. "$(dirname "$0")/../lib.sh"
+# shellcheck source=scripts/check/config-cells.sh
+. "$REPO/scripts/check/config-cells.sh"
 
 OUT=$BUILD/static
 # The cell that has all files of the series
@@ -23,7 +23,7 @@ run_sparse()
 	local file objects=() log=$OUT/sparse.$1.log
 
 	at "$1" || return
-	cell_config "$CELL" "$OUT/kernel" >"$log" 2>&1 || die "$CELL could not be configured: see $log"
+	(cell_config "$CELL" "$OUT/kernel") >"$log" 2>&1 || die "$CELL could not be configured: see $log"
 	for file in $(touched); do
 		[[ ! -e $SRC/$file ]] || objects+=("${file%c}o")
 	done
@@ -32,7 +32,7 @@ run_sparse()
 	for file in "${objects[@]}"; do
 		grep -q "^ *CHECK .*${file%o}c$" "$log" || die "sparse did not look at ${file%o}c: see $log"
 	done
-	warnings "$log" || :
+	warnings "$log"
 }
 
 # run_cocci REV: all semantic patches of the kernel that can report, on copies of
@@ -86,7 +86,7 @@ nothing_new()
 failed=0
 lock
 "$REPO/scripts/packages.sh" tree build selftests static
-"$REPO/scripts/series.sh" tree
+"$REPO/scripts/series/convert.sh" tree
 mkdir -p "$OUT"
 nothing_new "sparse reports nothing new about $(touched | wc -l) files" run_sparse
 # A file that it stops at is not checked, be that because of the base.

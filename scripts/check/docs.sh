@@ -6,7 +6,7 @@
 # htmldocs takes long, and warns a lot.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 # What Sphinx needs beside the pages
 SPHINX=(Documentation/conf.py Documentation/sphinx Documentation/sphinx-includes Documentation/sphinx-static

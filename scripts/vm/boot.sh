@@ -4,11 +4,11 @@
 # Boot a kernel in QEMU with the host's root read-only under it and run one
 # command there as root.
 #
-#   vm.sh --kernel KERNEL --out DIR [OPTION]... -- CMD [ARG]...
-#   vm.sh --kernel KERNEL --out DIR [OPTION]... --shell
+#   boot.sh --kernel KERNEL --out DIR [OPTION]... -- CMD [ARG]...
+#   boot.sh --kernel KERNEL --out DIR [OPTION]... --shell
 #
 #   --kernel KERNEL      the path of a bzImage, or NAME for BUILD/kernel-NAME; arm64
-#                        has as its root what scripts/arm64.sh made
+#                        has as its root what scripts/check/arm64.sh made
 #   --out DIR            below BUILD if it has no slash
 #   --mem 768M --smp 2   size of the guest
 #   --append "cma=256M"  more boot parameters
@@ -20,9 +20,12 @@
 # is written and its exit status is the exit status of this script. DIR is the
 # one writable folder it has (VM_OUT in its environment, same path as here);
 # DIR/console.log holds the kernel's messages. ACCEL=kvm|tcg skips the probe.
+#
+# virtme-ng cannot do this: Debian 12 does not have it, and it wants VIRTIO_CONSOLE,
+# OVERLAY_FS and more in kernels that are to have little beside what is measured.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 usage()
 {
@@ -164,7 +167,7 @@ boot()
 		-kernel "$kernel" \
 		-append "console=$console panic=-1 oops=panic kunit.autorun=0 root=/dev/root rootfstype=9p \
 rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose,access=any ro \
-init=$REPO/scripts/guest-init vm_repo=$REPO vm_build=$BUILD vm_out=$out vm_tty=$tty $append" \
+init=$REPO/scripts/vm/guest-init vm_repo=$REPO vm_build=$BUILD vm_out=$out vm_tty=$tty $append" \
 		${extra_args[@]+"${extra_args[@]}"} || status=$?
 }
 

@@ -5,7 +5,7 @@
 # are made from the files, so a kernel tree is needed for checkpatch.pl only.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 failed=0
 
@@ -22,7 +22,7 @@ own_files()
 
 manifest()
 {
-	[[ ! -e $SERIES/manifest ]] || cat "$SERIES/manifest"
+	[[ ! -e $PATCHES/manifest ]] || cat "$PATCHES/manifest"
 }
 
 shell_files()
@@ -49,27 +49,27 @@ check_manifest()
 	local patch path
 
 	manifest | while read -r patch path; do
-		[[ -f $SERIES/$patch ]] || echo "$SERIES/manifest names $patch, which does not exist"
-		[[ -f $path ]] || echo "$SERIES/manifest names $path, which does not exist"
+		[[ -f $PATCHES/$patch ]] || echo "$PATCHES/manifest names $patch, which does not exist"
+		[[ -f $path ]] || echo "$PATCHES/manifest names $path, which does not exist"
 	done
-	manifest | cut -d' ' -f2 | sort | uniq -d | sed "s,^,$SERIES/manifest names it twice: ,"
+	manifest | cut -d' ' -f2 | sort | uniq -d | sed "s,^,$PATCHES/manifest names it twice: ,"
 	own_files | grep -E '^(mm|tools|Documentation|include|lib|kernel|fs|block|io_uring)/' |
 		while read -r path; do
-			manifest | cut -d' ' -f2 | grep -qxF "$path" || echo "$SERIES/manifest does not have $path"
+			manifest | cut -d' ' -f2 | grep -qxF "$path" || echo "$PATCHES/manifest does not have $path"
 		done
-	grep -l '^new file mode' "$SERIES"/*.patch 2>/dev/null |
+	grep -l '^new file mode' "$PATCHES"/*.patch 2>/dev/null |
 		sed 's,$, adds a file; make refresh puts it in the manifest,'
 }
 
 check_subjects()
 {
 	grep -n -i -E '^Subject: \[PATCH\] *(fixup|squash|amend|wip|tmp)\b|^Subject:.*\b(fix|in) (the )?previous (patch|commit)' \
-		"$SERIES"/*.patch /dev/null
+		"$PATCHES"/*.patch /dev/null
 }
 
 check_spdx()
 {
-	own_files | grep -v -e '^README' -e "^$SERIES/" -e '\.cfg$' -e '\.csv$' -e '\.md$' -e '\.kunitconfig$' | while read -r file; do
+	own_files | grep -v -e '^README' -e "^$PATCHES/" -e '\.cfg$' -e '\.csv$' -e '\.md$' -e '\.kunitconfig$' | while read -r file; do
 		head -n 3 "$file" | grep -q 'SPDX-License-Identifier: ' || echo "$file has no SPDX line"
 	done
 }
@@ -124,13 +124,13 @@ checkpatch_mails()
 IGNORE_WORDS=inflight
 
 lock
-[[ -d $TREE ]] || "$REPO/scripts/fetch-base.sh"
+[[ -d $TREE ]] || "$REPO/scripts/series/fetch-base.sh"
 work=$(mktemp -d "$BUILD/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 cd "$REPO"
 mkdir "$work/words" "$work/mails" "$work/checkpatch"
 report_silent "manifest and files" check_manifest
-scripts/series.sh mails "$work/mails" 2>/dev/null
+scripts/series/convert.sh mails "$work/mails" 2>/dev/null
 our_words 2>/dev/null
 report_silent "shellcheck" check_shell
 report_silent "python syntax" check_python

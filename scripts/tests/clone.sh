@@ -4,7 +4,7 @@
 # files (KSRC=), and on programs that fail on purpose (first in PATH).
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 unset BUILD_LOCKED KSRC JOBS MEM SMP ACCEL V SIGNOFF SINCE
 BUILD_REAL=$BUILD
@@ -17,7 +17,7 @@ clone=$work/clone
 ksrc=$work/linux
 tree=$clone/build/tree
 said=$work/said
-series=$clone/$SERIES
+series=$clone/$PATCHES
 
 # expect NAME STATUS TEXT CMD...: does CMD end so and say so?
 expect()
@@ -56,7 +56,7 @@ new_clone()
 {
 	rm -rf "$clone"
 	mkdir -p "$series"
-	cp -a "$REPO/Makefile" "$REPO/scripts" "$REPO/configs" "$clone/"
+	cp -a "$REPO/Makefile" "$REPO/scripts" "$REPO/configs" "$REPO/verify" "$clone/"
 	printf 'mm: a series\n\nWhat it is.\n' >"$series/cover-letter.txt"
 }
 

@@ -11,7 +11,7 @@
 #                       itself, and some allocations of memory and some I/O fail
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 check_var DURATION '[1-9][0-9]{1,5}' 'seconds from 10 on, such as 1800'
 [[ $* == faults ]] && DURATION=${DURATION:-600} || DURATION=${DURATION:-1800}
@@ -22,20 +22,20 @@ PROGRAM=$BUILD/selftests/cma_gup_stress
 # guest NAME KERNEL APPEND CMD...
 guest()
 {
-	"$REPO/scripts/vm.sh" --kernel "$2" --out "$OUT-$1" --append "$3" --timeout $((DURATION * 3 + 600)) -- "${@:4}"
+	"$REPO/scripts/vm/boot.sh" --kernel "$2" --out "$OUT-$1" --append "$3" --timeout $((DURATION * 3 + 600)) -- "${@:4}"
 }
 
 # At the default DURATION these are 10000 waiters and ten minutes.
 wait_and_kill()
 {
 	guest wait_and_kill series "$STRESS_AREAS" env CMA_GUP_STRESS_WAITERS=$((DURATION * 50 / 9)) \
-		CMA_GUP_STRESS_SECONDS=$((DURATION / 3)) scripts/guest-stress "$PROGRAM" -T churn
+		CMA_GUP_STRESS_SECONDS=$((DURATION / 3)) scripts/check/guest-stress "$PROGRAM" -T churn
 }
 
 churn()
 {
 	MEM=${MEM:-1G} guest churn series "$STRESS_AREAS" env PRESSURE=1 CMA_GUP_STRESS_SLACK_MS=4000 \
-		CMA_GUP_STRESS_SECONDS=$((DURATION / 3)) scripts/guest-stress "$PROGRAM" -t churn
+		CMA_GUP_STRESS_SECONDS=$((DURATION / 3)) scripts/check/guest-stress "$PROGRAM" -t churn
 }
 
 owner()
@@ -47,7 +47,7 @@ owner()
 faults()
 {
 	guest faults "$DEBUG" "$STRESS_AREAS" env FAULTS=1 CMA_GUP_STRESS_ERRORS=1 CMA_GUP_STRESS_SLACK_MS=15000 \
-		CMA_GUP_STRESS_SECONDS="$DURATION" scripts/guest-stress "$PROGRAM" -t starvation
+		CMA_GUP_STRESS_SECONDS="$DURATION" scripts/check/guest-stress "$PROGRAM" -t starvation
 }
 
 # run NAME TEXT: one of these, in a guest that must not have anything to say
@@ -62,15 +62,15 @@ lock
 case ${1:-stress} in
 stress)
 	"$REPO/scripts/packages.sh" stress
-	"$REPO/scripts/kernel.sh" build series
-	"$REPO/scripts/build-selftests.sh"
+	"$REPO/scripts/build/kernel.sh" build series
+	"$REPO/scripts/build/selftests.sh"
 	run wait_and_kill "waiters that are killed or get on, for about $((DURATION * 2 / 3)) s"
 	run churn "the same amid other work on memory, for about $((DURATION / 3)) s"
 	run owner "a pin of 30 s"
 	;;
 faults)
-	"$REPO/scripts/kernel.sh" build "$DEBUG"
-	"$REPO/scripts/build-selftests.sh"
+	"$REPO/scripts/build/kernel.sh" build "$DEBUG"
+	"$REPO/scripts/build/selftests.sh"
 	run faults "allocations and I/O that fail at random, for about $DURATION s"
 	;;
 *) die "usage: stress.sh [faults]" ;;

@@ -3,13 +3,13 @@
 #
 # The main job: allocate a whole CMA area while direct I/O keeps pinning it.
 #
-#   run.sh run      on the patched kernel, waiting off (budget 0) and on
-#   run.sh compare  on the unpatched base as well
+#   run.sh series       on the patched kernel, waiting off (budget 0) and on
+#   run.sh base series  on the unpatched base as well
 #
 # Exit status 0 if with waiting on every allocation succeeded.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 RESULTS=$BUILD/results
 
@@ -20,22 +20,9 @@ measure()
 
 	rm -rf "$out"
 	say "measuring on the $2 kernel"
-	"$REPO/scripts/vm.sh" --kernel "$1" --out "$out" --append cma=256M --timeout 400 -- \
-		scripts/guest-measure "$BUILD/selftests/cma_gup_bench" "$2" >&2
+	"$REPO/scripts/vm/boot.sh" --kernel "$1" --out "$out" --append cma=256M --timeout 400 -- \
+		scripts/measure/guest-run "$BUILD/selftests/cma_gup_bench" "$2" >&2
 	[[ -s $out/rows.csv ]] || die "the measurement left no rows in $out"
-}
-
-# put_results FILE KERNEL...: all rows, one header, at once
-put_results()
-{
-	local file=$1 kernel
-
-	shift
-	mkdir -p "$RESULTS"
-	for kernel in "$@"; do
-		cat "$BUILD/vm-measure-$kernel/rows.csv"
-	done | awk 'NR == 1 || !/^kernel,/' >"$file.tmp"
-	mv "$file.tmp" "$file"
 }
 
 print_table()
@@ -60,28 +47,23 @@ held()
 	awk -F, 'NR > 1 && $2 + 0 > 0 { rows++; if ($7 == 0 || $8 != $7) bad = 1 } END { exit bad || !rows }' "$1"
 }
 
-kernels=(series)
-csv=$RESULTS/run.csv
-case ${1:-} in
-run) ;;
-compare)
-	kernels=(base series)
-	csv=$RESULTS/compare.csv
-	;;
-*) die "usage: run.sh run|compare" ;;
-esac
-
+[[ $# -gt 0 ]] || die "usage: run.sh KERNEL..."
+csv=$RESULTS/$([[ $# -gt 1 ]] && echo compare || echo run).csv
 lock
 "$REPO/scripts/packages.sh" tree build selftests vm
-for kernel in "${kernels[@]}"; do
-	"$REPO/scripts/kernel.sh" build "$kernel"
+for kernel in "$@"; do
+	"$REPO/scripts/build/kernel.sh" build "$kernel"
 done
-"$REPO/scripts/build-selftests.sh"
-for kernel in "${kernels[@]}"; do
+"$REPO/scripts/build/selftests.sh"
+rows=()
+for kernel in "$@"; do
 	[[ $kernel == base ]] && name=unpatched || name=patched
 	measure "$kernel" "$name"
+	rows+=("$BUILD/vm-measure-$kernel/rows.csv")
 done
-put_results "$csv" "${kernels[@]}"
+mkdir -p "$RESULTS"
+awk 'NR == 1 || !/^kernel,/' "${rows[@]}" >"$csv.tmp"
+mv "$csv.tmp" "$csv"
 print_table "$csv"
 say "rows in $csv"
 held "$csv" || die "with waiting on, not every allocation succeeded"

@@ -13,7 +13,7 @@
 #                          version before was sent, for a range-diff
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 PART=${PART:-}
 V=${V:-1}
@@ -60,16 +60,16 @@ previous()
 		die "SINCE=$SINCE is no commit of this repository: name the one that the last version was sent from"
 	mkdir "$work/since"
 	git -C "$REPO" archive "$SINCE" | tar -x -C "$work/since"
-	head=$("$REPO/scripts/series.sh" commits "$work/since")
-	"$REPO/scripts/series.sh" part "$PART" "$work/since" "$head"
+	head=$("$REPO/scripts/series/convert.sh" commits "$work/since")
+	"$REPO/scripts/series/convert.sh" part "$PART" "$work/since" "$head"
 }
 
-# recipients MAIL...: options for git format-patch, from what get_maintainer.pl says
+# recipients RANGE: options for git format-patch, from what get_maintainer.pl says
 recipients()
 {
 	{
 		[[ $PART == fixes ]] || printf '%s\n' "${LISTS[@]}"
-		(cd "$TREE" && scripts/get_maintainer.pl --nogit --nogit-fallback "$@")
+		tgit diff "$1" | (cd "$TREE" && scripts/get_maintainer.pl --nogit --nogit-fallback)
 	} | awk -v part="$PART" '{
 		person = match($0, />/)
 		who = person ? substr($0, 1, RSTART) : $1
@@ -140,17 +140,15 @@ write_fixes()
 
 	while read -r commit; do
 		n=$((n + 1))
-		"$REPO/scripts/series.sh" format "$work/one" '' "$commit^..$commit" "$@"
-		readarray -t whom < <(recipients "$work/one/"*.patch)
-		rm -rf "$work/one"
-		"$REPO/scripts/series.sh" format "$rfc" '' "$commit^..$commit" --start-number "$n" "$@" "${whom[@]}"
+		readarray -t whom < <(recipients "$commit^..$commit")
+		"$REPO/scripts/series/convert.sh" format "$rfc" '' "$commit^..$commit" --start-number "$n" "$@" "${whom[@]}"
 	done < <(tgit rev-list --reverse "$range")
 }
 
 # write_thread OPTION...: a cover letter and numbered patches, all to everybody
 write_thread()
 {
-	local cover=cover-letter.txt since='' whom mails
+	local cover=cover-letter.txt since='' whom
 
 	[[ $PART == core ]] || cover=cover-$PART.txt
 	if [[ -n $SINCE ]]; then
@@ -158,10 +156,8 @@ write_thread()
 		[[ -z $SIGNOFF ]] || since=$(sign "$since")
 		set -- "$@" "--range-diff=$since"
 	fi
-	"$REPO/scripts/series.sh" format "$work/all" '' "$range"
-	readarray -t mails < <(patches "$work/all")
-	readarray -t whom < <(recipients "${mails[@]}")
-	"$REPO/scripts/series.sh" format "$rfc" "$cover" "$range" "$@" "${whom[@]}"
+	readarray -t whom < <(recipients "$range")
+	"$REPO/scripts/series/convert.sh" format "$rfc" "$cover" "$range" "$@" "${whom[@]}"
 	complete_cover "$rfc"/*-cover-letter.patch
 	mbox "$rfc" >"$rfc/series.mbox"
 }
@@ -192,7 +188,7 @@ check()
 # gives_tree DIR: do the mails in DIR, applied to what they follow, give the part?
 gives_tree()
 {
-	[[ $("$REPO/scripts/series.sh" am "$1" "${range%..*}") == "$(tgit rev-parse "${range#*..}^{tree}")" ]]
+	[[ $("$REPO/scripts/series/convert.sh" am "$1" "${range%..*}") == "$(tgit rev-parse "${range#*..}^{tree}")" ]]
 }
 
 check_style()
@@ -256,11 +252,11 @@ notes()
 
 [[ -z $SINCE || $V -gt 1 ]] || die "SINCE=$SINCE is for a version after the first: say V=2 as well"
 lock
-"$REPO/scripts/series.sh" export
+"$REPO/scripts/series/convert.sh" export
 work=$(mktemp -d "$BUILD/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 rfc=$work/rfc
-range=$("$REPO/scripts/series.sh" part "$PART")
+range=$("$REPO/scripts/series/convert.sh" part "$PART")
 mkdir "$rfc"
 write_mails
 checks

@@ -9,7 +9,7 @@
 #   test.sh kcsan    the same on one that looks for data races
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 OUT=$BUILD/test
 TOTAL=$OUT/results
@@ -22,7 +22,7 @@ step()
 	shift
 	say "=== $name"
 	"$@" | tee "$OUT/$name.tap" >&2 || status=$?
-	awk -v group="$name" -f scripts/tap.awk "$OUT/$name.tap" >"$OUT/$name.flat"
+	awk -v group="$name" -f scripts/check/tap.awk "$OUT/$name.tap" >"$OUT/$name.flat"
 	[[ $status -eq 0 ]] || grep -q '^not ok' "$OUT/$name.flat" ||
 		echo "not ok - $name: ended with status $status" >>"$OUT/$name.flat"
 	cat "$OUT/$name.flat" >>"$TOTAL"
@@ -36,8 +36,8 @@ quietly()
 
 build_all()
 {
-	report "the kernel $KERNEL builds" quietly scripts/kernel.sh build "$KERNEL"
-	report "the selftests compile" quietly scripts/build-selftests.sh
+	report "the kernel $KERNEL builds" quietly scripts/build/kernel.sh build "$KERNEL"
+	report "the selftests compile" quietly scripts/build/selftests.sh
 }
 
 # build_steps NAME: that, and how long it took, in minutes
@@ -53,7 +53,7 @@ kunit()
 {
 	local status=0
 
-	scripts/vm.sh --kernel "$KERNEL" --out vm-kunit --timeout 600 \
+	scripts/vm/boot.sh --kernel "$KERNEL" --out vm-kunit --timeout 600 \
 		--append 'cma=64M kunit.autorun=1 kunit.filter_glob=pin_gate*' -- true >&2 || status=$?
 	ktap "$BUILD/vm-kunit"
 	return $status
@@ -62,7 +62,7 @@ kunit()
 # selftest NAME APPEND PROGRAM [ARG...]: a guest of its own for that
 selftest()
 {
-	scripts/vm.sh --kernel "$KERNEL" --out "vm-$1" --append "$2" --timeout "$TIMEOUT" -- \
+	scripts/vm/boot.sh --kernel "$KERNEL" --out "vm-$1" --append "$2" --timeout "$TIMEOUT" -- \
 		env CMA_GUP_STRESS_SLACK_MS="$SLACK_MS" CMA_GUP_STRESS_SECONDS="$STRESS_SECONDS" \
 		"$BUILD/selftests/$3" "${@:4}"
 }
@@ -92,16 +92,16 @@ kunit_steps()
 
 all_steps()
 {
-	step harness scripts/test-harness.sh
-	step series scripts/series.sh check
-	step lint scripts/lint.sh
-	step rfc scripts/test-rfc.sh
-	step bench scripts/test-bench.sh
-	step docs scripts/docs.sh
+	step harness scripts/tests/harness.sh
+	step series scripts/series/convert.sh check
+	step lint scripts/check/lint.sh
+	step rfc scripts/tests/rfc.sh
+	step bench scripts/tests/bench.sh
+	step docs scripts/check/docs.sh
 	step model verify/run.sh --quick
 	build_steps build
 	built || return 0
-	step guest scripts/test-guest.sh
+	step guest scripts/tests/guest.sh
 	kunit_steps
 	selftest_steps pin cma=256M cma_gup_pin
 	# scsi_debug loses the integrity metadata of atomic writes.
@@ -111,7 +111,7 @@ all_steps()
 	# A slow kernel is kept busy by that many processes, and nobody gets to wait.
 	selftest_steps kill "$STRESS_AREAS" cma_gup_stress -t kill
 	MEM=2560M selftest_steps gigantic hugetlb_cma=1G cma_gup_users -f hugetlb
-	! in_time fio 2 || step fio env DURATION=40 scripts/fio.sh
+	! in_time fio 2 || step fio env DURATION=40 scripts/check/fio.sh
 }
 
 # slow_kernel NAME SLACK_MS: from here on that one, which needs so much longer; its
@@ -142,7 +142,7 @@ debug_short_steps()
 {
 	slow_kernel debug 15000 || return 0
 	selftest_steps pin cma=96M cma_gup_pin -F load
-	step debug_faults env DURATION="${DURATION:-20}" scripts/stress.sh faults
+	step debug_faults env DURATION="${DURATION:-20}" scripts/check/stress.sh faults
 }
 
 # more_selftest_steps [OPTION...]: those that any kernel can bear; options of
@@ -187,7 +187,7 @@ races()
 
 	echo "# $(grep -c 'BUG: KCSAN: ' "$log") data races, all in all"
 	report_silent "none of them in what the series adds or edits" \
-		awk -v functions="$(changed_functions)" -v known="$KNOWN_RACES" -f scripts/races.awk "$log"
+		awk -v functions="$(changed_functions)" -v known="$KNOWN_RACES" -f scripts/check/races.awk "$log"
 }
 
 # kcsan_steps: on a kernel that looks for data races
@@ -212,34 +212,6 @@ built()
 log()
 {
 	report "no warning in the kernel log of $1" quietly quiet_log "$BUILD/vm-$1"
-}
-
-# count VERDICT: results that are neither more nor less than that
-count()
-{
-	awk -v verdict="$1" '
-		/# SKIP/ { n["skipped"]++; next }
-		/^ok/ { n["passed"]++ }
-		/^not ok/ { n["failed"]++ }
-		END { print n[verdict] + 0 }' "$TOTAL"
-}
-
-finish()
-{
-	local passed failed skipped
-
-	passed=$(count passed)
-	failed=$(count failed)
-	skipped=$(count skipped)
-	echo
-	grep '# SKIP' "$TOTAL" || :
-	grep '^not ok' "$TOTAL" || :
-	if [[ $skipped -gt 0 ]]; then
-		echo "$passed passed, $failed failed, $skipped skipped"
-	else
-		echo "$passed passed, $failed failed"
-	fi
-	[[ $failed -eq 0 && $passed -gt 0 ]]
 }
 
 cd "$REPO"
@@ -271,4 +243,5 @@ all)
 	;;
 *) "$1_steps" ;;
 esac
-finish
+echo
+summary "$TOTAL"

@@ -3,24 +3,24 @@
 #
 # The series as files here and as commits in BUILD/tree.
 #
-#   series.sh tree     make the tree's branch "series" from the files
-#   series.sh refresh  write the tree's commits back to the files
-#   series.sh export   complete mails to BUILD/series
-#   series.sh check    the round trips, as TAP
-#   series.sh saved    fail if the tree has what the files have not
+#   convert.sh tree     make the tree's branch "series" from the files
+#   convert.sh refresh  write the tree's commits back to the files
+#   convert.sh export   complete mails to BUILD/mails
+#   convert.sh check    the round trips, as TAP
+#   convert.sh saved    fail if the tree has what the files have not
 #
 # For other scripts:
 #
-#   series.sh mails DIR                 complete mails, made without a tree
-#   series.sh commits ROOT              the files below ROOT as commits on base;
+#   convert.sh mails DIR                 complete mails, made without a tree
+#   convert.sh commits ROOT              the files below ROOT as commits on base;
 #                                       prints the last one
-#   series.sh format DIR COVER RANGE [OPTION...]  RANGE as mails, with COVER as
+#   convert.sh format DIR COVER RANGE [OPTION...]  RANGE as mails, with COVER as
 #                                       the cover letter, if it is not empty;
 #                                       options of git format-patch
-#   series.sh part NAME [ROOT HEAD]     the range of commits that a part of the
+#   convert.sh part NAME [ROOT HEAD]     the range of commits that a part of the
 #                                       series is: of the tree, or of HEAD, made
 #                                       from the files below ROOT
-#   series.sh am DIR [COMMIT]           git am DIR's mails to COMMIT (base); prints
+#   convert.sh am DIR [COMMIT]           git am DIR's mails to COMMIT (base); prints
 #                                       the tree object
 #
 # Files: patches/v7.3/NNNN-subject.patch holds a commit's message and its edits
@@ -30,7 +30,7 @@
 # subject of its last patch ("NAME SUBJECT" lines).
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 STAMP=$BUILD/tree.stamp
 # Spelled out, so that no version or configuration of git changes the files.
@@ -42,13 +42,13 @@ FORMAT=("${DIFF[@]}" --no-stat -p --zero-commit --no-signature --no-base --no-th
 # manifest ROOT: its lines; an absent file is an empty one
 manifest()
 {
-	[[ ! -e $1/$SERIES/manifest ]] || cat "$1/$SERIES/manifest"
+	[[ ! -e $1/$PATCHES/manifest ]] || cat "$1/$PATCHES/manifest"
 }
 
 # patches ROOT: its patches in order, relative to ROOT; there may be none yet
 patches()
 {
-	[[ ! -d $1/$SERIES ]] || (cd "$1" && find "$SERIES" -name '*.patch' | sort)
+	[[ ! -d $1/$PATCHES ]] || (cd "$1" && find "$PATCHES" -name '*.patch' | sort)
 }
 
 # inputs_id ROOT: one name for the state of all files of the series
@@ -58,7 +58,7 @@ inputs_id()
 		cd "$1"
 		patches . | xargs -r sha256sum
 		manifest . | while read -r patch path; do
-			[[ -f $path ]] || die "$SERIES/manifest: $patch brings $path, which does not exist here"
+			[[ -f $path ]] || die "$PATCHES/manifest: $patch brings $path, which does not exist here"
 			stat -c %A "$path" | cut -c4
 			sha256sum "$path"
 		done
@@ -73,10 +73,10 @@ mails()
 
 	mkdir -p "$2"
 	manifest "$1" | while read -r patch path; do
-		[[ -f $1/$SERIES/$patch ]] ||
-			die "$SERIES/manifest: $path belongs to $patch, which does not exist"
+		[[ -f $1/$PATCHES/$patch ]] ||
+			die "$PATCHES/manifest: $path belongs to $patch, which does not exist"
 		[[ -f $1/$path ]] ||
-			die "$SERIES/manifest: $patch brings $path, which does not exist here"
+			die "$PATCHES/manifest: $patch brings $path, which does not exist here"
 	done
 	patches "$1" | while read -r path; do
 		patch=$(basename "$path")
@@ -107,7 +107,7 @@ commit_mails()
 		tgit apply --cached --whitespace=nowarn "$WORK/diff" 2>"$WORK/errors" || {
 			cat "$WORK/errors" >&2
 			path=$(sed -n '/^error: /{s/^error: \(patch failed: \)\{0,1\}\([^:]*\):.*/\2/p;q}' "$WORK/errors")
-			die "$SERIES/$(basename "$mail") does not apply to ${path:-the base}:" \
+			die "$PATCHES/$(basename "$mail") does not apply to ${path:-the base}:" \
 				"mend the patch, or take the base it was made for"
 		}
 		tree=$(tgit write-tree)
@@ -159,7 +159,7 @@ cmd_tree()
 {
 	local inputs head
 
-	"$REPO/scripts/fetch-base.sh"
+	"$REPO/scripts/series/fetch-base.sh"
 	inputs=$(inputs_id "$REPO")
 	if [[ $inputs == "$(stamp_inputs)" ]]; then
 		! tree_ahead || say "note: $TREE has commits that 'make refresh' has not written back; using them"
@@ -212,8 +212,8 @@ write_files()
 {
 	local n=0 commit name path mode
 
-	mkdir -p "$1/$SERIES"
-	: >"$1/$SERIES/manifest"
+	mkdir -p "$1/$PATCHES"
+	: >"$1/$PATCHES/manifest"
 	while read -r commit; do
 		n=$((n + 1))
 		name=$(tgit format-patch -1 "${FORMAT[@]}" --start-number $n -o "$1" "$commit")
@@ -221,7 +221,7 @@ write_files()
 		# Headers end at the first empty line; the message keeps its From: lines.
 		edits_only <"$1/$name" |
 			sed -e "1,/^\$/s/^From: .*/From: $GIT_AUTHOR_NAME <$GIT_AUTHOR_EMAIL>/" \
-				-e "1,/^\$/s/^Date: .*/Date: $GIT_AUTHOR_DATE/" >"$1/$SERIES/$name"
+				-e "1,/^\$/s/^Date: .*/Date: $GIT_AUTHOR_DATE/" >"$1/$PATCHES/$name"
 		rm "$1/$name"
 		tgit diff-tree -r --no-commit-id --no-renames --name-only --diff-filter=A "$commit" |
 			while read -r path; do
@@ -229,7 +229,7 @@ write_files()
 				tgit cat-file blob "$commit:$path" >"$1/$path"
 				mode=$(tgit ls-tree "$commit" -- "$path" | cut -c4-6)
 				chmod "$mode" "$1/$path"
-				echo "$name $path" >>"$1/$SERIES/manifest"
+				echo "$name $path" >>"$1/$PATCHES/manifest"
 			done
 	done < <(tgit rev-list --reverse base..HEAD)
 }
@@ -282,7 +282,7 @@ check_clash()
 		[[ ! -e $REPO/$path ]] || cmp -s "$1/$path" "$REPO/$path" ||
 			manifest "$REPO" | cut -d' ' -f2 | grep -qxF "$path" ||
 			die "the series adds $path, but this repository has another file there that is not in" \
-				"$SERIES/manifest: move one of them"
+				"$PATCHES/manifest: move one of them"
 	done
 }
 
@@ -298,7 +298,7 @@ cmd_refresh()
 	tgit merge-base --is-ancestor base HEAD || die "HEAD of $TREE does not descend from base"
 	[[ -z $(tgit rev-list --merges base..HEAD) ]] || die "$TREE has merge commits: make it one line (git rebase base)"
 	check_folded
-	mkdir -p "$REPO/$SERIES"
+	mkdir -p "$REPO/$PATCHES"
 	tmp=$(mktemp -d "$REPO/patches/.refresh.XXXXXX")
 	trap 'rm -rf "$WORK" "$REPO"/patches/.refresh.*' EXIT
 	write_files "$tmp"
@@ -311,7 +311,7 @@ cmd_refresh()
 	install_files "$tmp"
 	tgit checkout -q -B series "$head"
 	write_stamp "$(inputs_id "$REPO")" "$head"
-	say "refresh: $(tgit rev-list --count base..series) patches written to $SERIES"
+	say "refresh: $(tgit rev-list --count base..series) patches written to $PATCHES"
 }
 
 # part NAME [ROOT HEAD]: its commits, as FROM..TO
@@ -319,26 +319,26 @@ part()
 {
 	local root=${2:-$REPO} head=${3:-series} name subject commit from=base
 
-	[[ -r $root/$SERIES/parts ]] || die "no $SERIES/parts${2:+ in that version}: it says what belongs to which part"
+	[[ -r $root/$PATCHES/parts ]] || die "no $PATCHES/parts${2:+ in that version}: it says what belongs to which part"
 	while read -r name subject; do
 		commit=$(tgit log --format='%H %s' "base..$head" | awk -v s="$subject" 'substr($0, 42) == s { print $1 }')
-		[[ -n $commit ]] || die "$SERIES/parts: no patch is called \"$subject\", with which part $name should end"
+		[[ -n $commit ]] || die "$PATCHES/parts: no patch is called \"$subject\", with which part $name should end"
 		[[ $name != "$1" ]] || {
 			echo "$from..$commit"
 			return
 		}
 		from=$commit
-	done <"$root/$SERIES/parts"
-	die "PART=$1 is no part of the series. Right ones: $(cut -d' ' -f1 "$root/$SERIES/parts" | xargs)"
+	done <"$root/$PATCHES/parts"
+	die "PART=$1 is no part of the series. Right ones: $(cut -d' ' -f1 "$root/$PATCHES/parts" | xargs)"
 }
 
 # format DIR COVER RANGE [OPTION...]: the commits as mails; with the file COVER in
-# $SERIES numbered and below that as the cover letter
+# $PATCHES numbered and below that as the cover letter
 format()
 {
-	local text=${2:+$REPO/$SERIES/$2} dir=$1 range=$3 options=(--no-numbered) mail
+	local text=${2:+$REPO/$PATCHES/$2} dir=$1 range=$3 options=(--no-numbered) mail
 
-	[[ -z $text || -s $text ]] || die "no $SERIES/$2: write one (subject, empty line, text)"
+	[[ -z $text || -s $text ]] || die "no $PATCHES/$2: write one (subject, empty line, text)"
 	[[ -z $text ]] || options=(--numbered --cover-letter --subject-prefix='RFC PATCH')
 	shift 3
 	tgit format-patch -q -U3 --no-renames --binary --abbrev=12 --zero-commit --no-signature --no-base \
@@ -357,9 +357,9 @@ cmd_export()
 	cmd_tree
 	! tree_ahead || die "$TREE has commits that are not written back: make refresh first"
 	format "$WORK/series" cover-letter.txt base..series
-	rm -rf "$BUILD/series"
-	mv "$WORK/series" "$BUILD/series"
-	say "series: $(find "$BUILD/series" -name '*.patch' | wc -l) mails in $BUILD/series"
+	rm -rf "$BUILD/mails"
+	mv "$WORK/series" "$BUILD/mails"
+	say "series: $(find "$BUILD/mails" -name '*.patch' | wc -l) mails in $BUILD/mails"
 }
 
 # am_tree DIR [COMMIT]: print the tree object that git am of DIR's mails gives on
@@ -386,7 +386,7 @@ check_identity()
 
 	write_files "$again"
 	[[ $(inputs_id "$again") == "$(inputs_id "$REPO")" ]] && return
-	diff -r "$again/$SERIES" "$REPO/$SERIES" | head -n 20 | sed 's/^/# /'
+	diff -r "$again/$PATCHES" "$REPO/$PATCHES" | head -n 20 | sed 's/^/# /'
 	return 1
 }
 
@@ -399,13 +399,13 @@ check_parts()
 {
 	local last
 
-	last=$(part "$(tail -n 1 "$REPO/$SERIES/parts" | cut -d' ' -f1)")
+	last=$(part "$(tail -n 1 "$REPO/$PATCHES/parts" | cut -d' ' -f1)")
 	[[ ${last#*..} == "$(tgit rev-parse series)" ]]
 }
 
 check_am()
 {
-	[[ $(am_tree "$BUILD/series") == "$(tgit rev-parse 'series^{tree}')" ]]
+	[[ $(am_tree "$BUILD/mails") == "$(tgit rev-parse 'series^{tree}')" ]]
 }
 
 cmd_check()
@@ -427,5 +427,5 @@ commits) commit_files "$2" ;;
 format) format "${@:2}" ;;
 part) part "${@:2}" ;;
 am) am_tree "${@:2}" ;;
-*) die "usage: series.sh tree|refresh|export|check|saved, or as its first lines say" ;;
+*) die "usage: convert.sh tree|refresh|export|check|saved, or as its first lines say" ;;
 esac

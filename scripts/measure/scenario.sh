@@ -9,7 +9,7 @@
 # that were in use.
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 
 OUT=$BUILD/scenario
 
@@ -29,7 +29,7 @@ play()
 
 	rm -rf "$out"
 	say "camera and updater on the $2 kernel"
-	"$REPO/scripts/vm.sh" --kernel "$1" --out "$out" --mem "$MEMORY" --append "cma=$AREA" \
+	"$REPO/scripts/vm/boot.sh" --kernel "$1" --out "$out" --mem "$MEMORY" --append "cma=$AREA" \
 		--timeout 300 -- "$BUILD/selftests/cma_scenario" --kernel "$2" "${PARAMETERS[@]}" \
 		--csv "$out/frames.csv" --table "$out/table.csv" >&2
 	[[ -s $out/table.csv ]] || die "the scenario left no table in $out"
@@ -70,9 +70,9 @@ held()
 lock
 "$REPO/scripts/packages.sh" tree build selftests vm bench
 for kernel in base series; do
-	"$REPO/scripts/kernel.sh" build "$kernel"
+	"$REPO/scripts/build/kernel.sh" build "$kernel"
 done
-"$REPO/scripts/build-selftests.sh"
+"$REPO/scripts/build/selftests.sh"
 play base unpatched
 play series patched
 mkdir -p "$OUT"
