@@ -17,7 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include "cma_dio_load.h"
+#include "cma_dio_measure.h"
 #include "vm_util.h"
 
 #define CSV_HEADER "kernel,budget_ms,threads,slots,io_bytes,completion_us,tried,succeeded,p50_ms,p99_ms,max_ms,iops\n"
@@ -98,7 +98,7 @@ struct bench {
 	struct hist waited;	/* at gates */
 	unsigned long gate_waits;
 	unsigned long gate_timeouts;
-	struct load_spec spec;
+	struct measure_spec spec;
 };
 
 static void print_help(void)
@@ -338,7 +338,7 @@ static void parse(int argc, char **argv, struct bench *b)
 		[SAMPLES] = { "samples", required_argument },
 		{ },
 	};
-	struct load_spec *spec = &b->spec;
+	struct measure_spec *spec = &b->spec;
 	static struct writer writer;
 	int i, opt;
 
@@ -347,17 +347,17 @@ static void parse(int argc, char **argv, struct bench *b)
 			exit(KSFT_FAIL);
 		switch (i) {
 		case THREADS:
-			spec->threads = num_option("threads", optarg, 1, 256);
+			spec->load.threads = num_option("threads", optarg, 1, 256);
 			break;
 		case SLOTS:
-			spec->slots = num_option("slots", optarg, 1, 4096);
+			spec->load.slots = num_option("slots", optarg, 1, 4096);
 			break;
 		case IO_BYTES:
-			spec->seg_bytes = num_option("io-bytes", optarg, psize(), 16 * MB);
+			spec->load.seg_bytes = num_option("io-bytes", optarg, psize(), 16 * MB);
 			break;
 		case COMPLETION_US:
 			/* null_blk gives up on a request after 5 s. */
-			spec->completion_us = num_option("completion-us", optarg, 1, 4000000);
+			spec->load.completion_us = num_option("completion-us", optarg, 1, 4000000);
 			break;
 		case FRESH:
 			spec->fresh = true;
@@ -438,7 +438,7 @@ static void parse(int argc, char **argv, struct bench *b)
 		exit(KSFT_FAIL);
 	}
 	if (spec->fresh)
-		spec->slots = 1;
+		spec->load.slots = 1;
 }
 
 static void *writer_run(void *arg)
@@ -524,7 +524,7 @@ static bool measure_tries(struct bench *b, struct pool *pool, const struct taker
 	unsigned long timeouts = vm_counter("pin_gate_timeout");
 	bool ok;
 
-	if (!pool_prepare(pool, POOL_ANON, pool_bytes_for(&b->spec)) ||
+	if (!pool_prepare(pool, POOL_ANON, pool_bytes_for(&b->spec.load)) ||
 	    (b->writer && !writer_start_outside(b->writer)))
 		return false;
 	ok = run_tries(&b->spec, pool, taker, b->tries, res);
@@ -537,8 +537,8 @@ static bool measure_tries(struct bench *b, struct pool *pool, const struct taker
 
 static bool measure(struct bench *b, struct result *res)
 {
-	const struct load_spec *spec = &b->spec;
-	size_t buffers = spec->threads * spec->slots * spec->seg_bytes;
+	const struct measure_spec *spec = &b->spec;
+	size_t buffers = spec->load.threads * spec->load.slots * spec->load.seg_bytes;
 	const struct taker taker = {
 		.take = take,
 		.give = give,
@@ -548,7 +548,7 @@ static bool measure(struct bench *b, struct result *res)
 	};
 	struct pool pool;
 
-	if (spec->seg_bytes % psize() || b->alloc_bytes % psize())
+	if (spec->load.seg_bytes % psize() || b->alloc_bytes % psize())
 		return because("sizes have to be multiples of %u", psize());
 	if (spec->outside && spec->fresh)
 		return because("fresh buffers cannot be kept out of the area");
@@ -594,11 +594,11 @@ static double longest_ms(const struct hist *hist)
 
 static void print_result(const struct bench *b, struct result *res)
 {
-	const struct load_spec *spec = &b->spec;
+	const struct measure_spec *spec = &b->spec;
 
 	printf("%s, budget %s ms, %s, %u x %u reads of %zu KB, %u us: %u of %u succeeded, ",
-	       b->kernel, budget_name(), b->name, spec->threads, spec->slots,
-	       spec->seg_bytes / KB, spec->completion_us, res->succeeded, res->tried);
+	       b->kernel, budget_name(), b->name, spec->load.threads, spec->load.slots,
+	       spec->load.seg_bytes / KB, spec->load.completion_us, res->succeeded, res->tried);
 	printf("p50 %.1f p99 %.1f max %.1f ms, %.0f IOPS, %lu errors, %u %% of buffers in area, ",
 	       percentile_ms(res, 50), percentile_ms(res, 99), percentile_ms(res, 100),
 	       result_iops(res), res->errors, res->resident);
@@ -608,7 +608,7 @@ static void print_result(const struct bench *b, struct result *res)
 
 static bool write_row(const struct bench *b, struct result *res)
 {
-	const struct load_spec *spec = &b->spec;
+	const struct load_spec *spec = &b->spec.load;
 	char row[1024];
 
 	snprintf(row, sizeof(row), "%s,%s,%u,%u,%zu,%u,%u,%u,%.1f,%.1f,%.1f,%.0f\n",
@@ -768,7 +768,7 @@ static void restore_all(void)
 {
 	put_num(TRACE_WAITS, 0);
 	put_num(TRACE_ISOLATED, 0);
-	system_restore();
+	env_restore();
 }
 
 int main(int argc, char **argv)
@@ -781,7 +781,7 @@ int main(int argc, char **argv)
 		.dmabuf = -1,
 		.tries = 10,
 		.retry_ms = 100,
-		.spec = {
+		.spec.load = {
 			.threads = 2,
 			.slots = 32,
 			.segs = 1,
@@ -802,10 +802,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "cma_gup_bench: %s\n", reason);
 		return KSFT_FAIL;
 	}
-	if (!system_prepare(restore_all)) {
-		fprintf(stderr, "cma_gup_bench: %s\n", reason);
-		return KSFT_SKIP;
-	}
+	system_prepare(restore_all);
 	if (!measure(&b, &res) || (b.csv && !write_row(&b, &res)) ||
 	    (b.samples && !write_samples(&b, &res))) {
 		fprintf(stderr, "cma_gup_bench: %s\n", reason);

@@ -35,7 +35,7 @@
 #include <mm/gup_test.h>
 #include "cma_storage_server.h"
 #include "cma_held_pages.h"
-#include "cma_util.h"
+#include "cma_env.h"
 #include "vm_util.h"
 
 #define STORE_DEV	NULLB_PREFIX "store"
@@ -72,7 +72,7 @@ static void restore_all(void)
 	}
 	unmount(FS_MNT);
 	daemon_stop(server);
-	system_restore();
+	env_restore();
 }
 
 /*
@@ -402,7 +402,7 @@ TEST_F_TIMEOUT(stack, load, 90)
  * the bound that ends this cycle.
  */
 
-#define NR_FILES	512
+#define METADATA_FILE	FS_MNT "/file"
 
 FIXTURE(metadata)
 {
@@ -420,7 +420,7 @@ static bool metadata_file_system(void)
 	/* A block is a page; inodes have 256 bytes, and there is but one table of them. */
 	return fs_create(dev, "ext4", "mkfs.ext4 -q -b 4096 -I 256 -O ^has_journal",
 			 EXT4_OPTIONS ",inode_readahead_blks=0") &&
-	       run_cmd("for i in $(seq %d); do : >" FS_MNT "/$i; done", NR_FILES) &&
+	       run_cmd(": >" METADATA_FILE) &&
 	       run_cmd("umount " FS_MNT) &&
 	       run_cmd("mount -t ext4 -o " EXT4_OPTIONS ",inode_readahead_blks=0 /dev/%s "
 		       FS_MNT, dev);
@@ -461,28 +461,20 @@ static unsigned long metadata_table(void)
 	return block;
 }
 
-/* Find a file whose inode, when that is read, gets into the area. */
+/* Read the inode of the file, and move its block to the area. */
 static bool metadata_pick(struct held_pages *s, struct pool *dev, int *fd, char **page)
 {
 	unsigned long table = metadata_table();
-	char path[64];
 	struct stat st;
-	int nr;
 
-	for (nr = 1; table && nr <= NR_FILES; nr++) {
-		snprintf(path, sizeof(path), FS_MNT "/%d", nr);
-		*fd = open(path, O_RDWR | O_CLOEXEC);
-		if (*fd < 0 || fstat(*fd, &st))
-			return because("cannot open %s: %s", path, strerror(errno));
-		*page = dev->addr + table * 4096 + (st.st_ino - 1) * 256 / 4096 * 4096;
-		(void)read_once(**page);
-		if (resident_pages(dev, *page, psize())) {
-			s->held[s->nr_held++] = *page;
-			return true;
-		}
-		close(*fd);
-	}
-	return because("no inode is in the area; the table is at block %lu", table);
+	*fd = open(METADATA_FILE, O_RDWR | O_CLOEXEC);
+	if (!table || *fd < 0 || fstat(*fd, &st))
+		return because("cannot open %s: %s, inodes at block %lu", METADATA_FILE,
+			       strerror(errno), table);
+	*page = dev->addr + table * 4096 + (st.st_ino - 1) * 256 / 4096 * 4096;
+	(void)read_once(**page);
+	s->held[s->nr_held++] = *page;
+	return pool_move(dev, *page, psize(), BUF_BYTES);
 }
 
 FIXTURE_SETUP(metadata)
@@ -990,8 +982,6 @@ int main(int argc, char **argv)
 	if (server == MAP_FAILED)
 		ksft_exit_fail_perror("mmap");
 	server->ublk_id = -1;
-	if (!system_prepare(restore_all) ||
-	    !ballast_leave_at_most(pool_may_leave(area_bytes() / 8)))
-		ksft_exit_skip("%s\n", reason);
+	env_prepare(restore_all);
 	return test_harness_run(argc, argv);
 }

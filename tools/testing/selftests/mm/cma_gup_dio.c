@@ -43,7 +43,7 @@
 #ifdef LOCAL_CONFIG_HAVE_LIBURING
 #include <liburing.h>
 #endif
-#include "cma_util.h"
+#include "cma_env.h"
 #include "vm_util.h"
 
 #define LOAD_DEV	NULLB_PREFIX "load"
@@ -187,7 +187,7 @@ static void target_close(struct target *t)
 			close(t->fd[i]);
 	if (t->dev_fd >= 0)
 		close(t->dev_fd);
-	/* The rest is for system_restore(). */
+	/* The rest is for env_restore(). */
 }
 
 static int scsi_open(void)
@@ -871,7 +871,7 @@ static bool test_prepare(void)
 	if (area.budget < 0)
 		return because(NO_BUDGET);
 	/* A test that gets skipped while it is set up is not torn down. */
-	system_restore();
+	env_restore();
 	err = put_num(budget_file(), AMPLE_MS);
 	if (err)
 		return because("cannot set the budget: %s", strerror(-err));
@@ -958,7 +958,7 @@ FIXTURE_SETUP(load)
 
 FIXTURE_TEARDOWN_PARENT(load)
 {
-	system_restore();
+	env_restore();
 }
 
 TEST_F_TIMEOUT(load, whole_area, 120)
@@ -1369,7 +1369,7 @@ FIXTURE_SETUP(self_wait)
 
 FIXTURE_TEARDOWN_PARENT(self_wait)
 {
-	system_restore();
+	env_restore();
 }
 
 TEST_F(self_wait, write_and_read)
@@ -1451,7 +1451,7 @@ FIXTURE_SETUP(waits)
 
 FIXTURE_TEARDOWN_PARENT(waits)
 {
-	system_restore();
+	env_restore();
 }
 
 /* Release the page when the I/O waits for it. */
@@ -1550,7 +1550,7 @@ FIXTURE_SETUP(nowait)
 
 FIXTURE_TEARDOWN_PARENT(nowait)
 {
-	system_restore();
+	env_restore();
 }
 
 /* Read the file without the page in the area: is it as it was written? */
@@ -1679,7 +1679,7 @@ FIXTURE_SETUP(killed)
 
 FIXTURE_TEARDOWN_PARENT(killed)
 {
-	system_restore();
+	env_restore();
 }
 
 /* Returns only if it does not come to wait: an exit status. */
@@ -1777,7 +1777,7 @@ FIXTURE_SETUP(polled)
 
 FIXTURE_TEARDOWN_PARENT(polled)
 {
-	system_restore();
+	env_restore();
 }
 
 TEST_F(polled, submitter)
@@ -1831,8 +1831,6 @@ TEST_F(polled, submitter)
 
 int main(int argc, char **argv)
 {
-	if (!system_prepare(system_restore) ||
-	    !ballast_leave_at_most(pool_may_leave(area_bytes() / 8)))
-		ksft_exit_skip("%s\n", reason);
+	env_prepare(env_restore);
 	return test_harness_run(argc, argv);
 }

@@ -18,8 +18,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include "cma_dio_load.h"
-#include "cma_util.h"
+#include "cma_dio_measure.h"
+#include "hugepage_settings.h"
 #include "vm_util.h"
 
 #define GIGANTIC_BYTES	(1024 * MB)
@@ -35,12 +35,14 @@
 
 #define NR_TRIES	3
 
-static const struct load_spec hot = {
-	.threads = 2,
-	.slots = 32,
-	.segs = 1,
-	.seg_bytes = 4096,
-	.completion_us = 2000,
+static const struct measure_spec hot = {
+	.load = {
+		.threads = 2,
+		.slots = 32,
+		.segs = 1,
+		.seg_bytes = 4096,
+		.completion_us = 2000,
+	},
 };
 
 static void expect_clean(struct __test_metadata *_metadata, const struct result *res,
@@ -195,14 +197,14 @@ FIXTURE_SETUP(heap)
 		.arg = user,
 		.whole = !variant->mb,
 	};
-	ASSERT_TRUE(pool_prepare(&t->pool, POOL_ANON, pool_bytes_for(&hot)))
+	ASSERT_TRUE(pool_prepare(&t->pool, POOL_ANON, pool_bytes_for(&hot.load)))
 		TH_LOG("%s", reason);
 	t->pins = pins_held();
 }
 
 FIXTURE_TEARDOWN_PARENT(heap)
 {
-	system_restore();
+	env_restore();
 }
 
 static void use_heap(struct __test_metadata *_metadata, struct heap_test *t,
@@ -263,7 +265,7 @@ static void gigantic_give(void *arg)
 	put_num(g->file, g->before);
 }
 
-FIXTURE(hugetlb)
+FIXTURE(gigantic)
 {
 	struct gigantic gigantic;
 	struct taker taker;
@@ -271,16 +273,16 @@ FIXTURE(hugetlb)
 	long pins;
 };
 
-FIXTURE_VARIANT(hugetlb)
+FIXTURE_VARIANT(gigantic)
 {
 	bool of_node;	/* its file, not that of all nodes */
 };
 
-FIXTURE_VARIANT_ADD(hugetlb, all_nodes)
+FIXTURE_VARIANT_ADD(gigantic, all_nodes)
 {
 };
 
-FIXTURE_VARIANT_ADD(hugetlb, one_node)
+FIXTURE_VARIANT_ADD(gigantic, one_node)
 {
 	.of_node = true,
 };
@@ -303,7 +305,7 @@ static bool gigantic_find(struct gigantic *g, bool of_node)
 	return true;
 }
 
-FIXTURE_SETUP(hugetlb)
+FIXTURE_SETUP(gigantic)
 {
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
@@ -321,13 +323,13 @@ FIXTURE_SETUP(hugetlb)
 }
 
 /* The test may have been killed: give back its pages, too. */
-FIXTURE_TEARDOWN_PARENT(hugetlb)
+FIXTURE_TEARDOWN_PARENT(gigantic)
 {
 	gigantic_give(&self->gigantic);
-	system_restore();
+	env_restore();
 }
 
-TEST_F_TIMEOUT(hugetlb, under_load, 120)
+TEST_F_TIMEOUT(gigantic, under_load, 120)
 {
 	struct result res;
 
@@ -348,7 +350,7 @@ TEST_F_TIMEOUT(hugetlb, under_load, 120)
 	expect_clean(_metadata, &res, self->pins);
 }
 
-TEST_F_TIMEOUT(hugetlb, pin_outlasts_budget, 60)
+TEST_F_TIMEOUT(gigantic, pin_outlasts_budget, 60)
 {
 	struct slow_pins slow = { };
 	long long start, ms;
@@ -356,7 +358,7 @@ TEST_F_TIMEOUT(hugetlb, pin_outlasts_budget, 60)
 	int err;
 
 	ASSERT_EQ(put_num(budget_file(), BUDGET_MS), 0);
-	ASSERT_TRUE(pool_fill(&self->pool) && slow_pins_create(&slow, PIN_MS, 1))
+	ASSERT_TRUE(ballast_fill(&self->pool) && slow_pins_create(&slow, PIN_MS, 1))
 		TH_LOG("%s", reason);
 	page = resident_page(&self->pool, 0);
 	ASSERT_TRUE(page && slow_pin(&slow, page))
@@ -377,12 +379,104 @@ TEST_F_TIMEOUT(hugetlb, pin_outlasts_budget, 60)
 	EXPECT_TRUE(pins_back_to(self->pins));
 }
 
+/*
+ * Direct I/O with buffers in hugetlb pages, which only the page allocator puts into the
+ * area.
+ */
+
+static unsigned long huge_before;
+
+static bool huge_fill(struct pool *pool)
+{
+	/* Give back those of the last try, which are elsewhere now. */
+	if (ftruncate(pool->fd, 0))
+		return because("ftruncate: %s", strerror(errno));
+	hugetlb_set_nr_default_pages(huge_before);
+	if (!ballast_leave_at_most(pool_may_leave(pool->bytes)))
+		return false;
+	hugetlb_set_nr_default_pages(huge_before + pool->bytes / (2 * MB));
+	if (ftruncate(pool->fd, pool->bytes) || !pool_map(pool))
+		return because("cannot map hugetlb pages");
+	ballast_leave_at_least(pool->bytes + 32 * MB);
+	return !mprotect(pool->addr, pool->bytes, PROT_READ | PROT_WRITE) ||
+	       because("mprotect: %s", strerror(errno));
+}
+
+FIXTURE(huge_buffers)
+{
+	struct pool pool;
+	long pins;
+};
+
+FIXTURE_VARIANT(huge_buffers)
+{
+	struct measure_spec spec;
+};
+
+FIXTURE_VARIANT_ADD(huge_buffers, read)
+{
+	.spec = {
+		.load = {
+			.threads = 2, .slots = 16, .segs = 1, .seg_bytes = 4 * KB,
+			.completion_us = 2000,
+		},
+		.fill = huge_fill,
+	},
+};
+
+FIXTURE_VARIANT_ADD(huge_buffers, write_1m)
+{
+	.spec = {
+		.load = {
+			.threads = 2, .slots = 8, .segs = 1, .seg_bytes = MB,
+			.completion_us = 2000, .write = true,
+		},
+		.fill = huge_fill,
+	},
+};
+
+FIXTURE_SETUP(huge_buffers)
+{
+	size_t bytes = pool_bytes_for(&variant->spec.load) + 2 * MB - 1;
+
+	if (area.budget < 0)
+		SKIP(return, NO_BUDGET);
+	if (default_huge_page_size() != 2 * MB)
+		SKIP(return, "no hugetlb pages of 2 MB");
+	huge_before = hugetlb_nr_default_pages();
+	self->pool = (struct pool){
+		.kind = POOL_FILE,
+		.bytes = bytes & ~(2 * MB - 1),
+		.fd = memfd_create("cma_gup_users", MFD_CLOEXEC | MFD_HUGETLB),
+	};
+	ASSERT_GE(self->pool.fd, 0);
+	ASSERT_EQ(put_num(budget_file(), AMPLE_MS), 0);
+	self->pins = pins_held();
+}
+
+FIXTURE_TEARDOWN(huge_buffers)
+{
+	close(self->pool.fd);
+	hugetlb_set_nr_default_pages(huge_before);
+}
+
+TEST_F_TIMEOUT(huge_buffers, whole_area, 300)
+{
+	struct result res;
+
+	ASSERT_TRUE(run_tries(&variant->spec, &self->pool, &take_area, 5, &res))
+		TH_LOG("%s", reason);
+	result_print(&res);
+	if (res.resident < MIN_RESIDENT)
+		SKIP(return, "only %u %% of the buffers were in the area", res.resident);
+	EXPECT_EQ(res.succeeded, res.tried);
+	expect_clean(_metadata, &res, self->pins);
+}
+
 int main(int argc, char **argv)
 {
-	if (!system_prepare(system_restore) ||
-	    !ballast_leave_at_most(pool_may_leave(SMALL_POOL))) {
-		ksft_print_header();
+	system_prepare(env_restore);
+	if (!ballast_leave_at_most(pool_may_leave(SMALL_POOL)))
 		ksft_exit_skip("%s\n", reason);
-	}
 	return test_harness_run(argc, argv);
 }

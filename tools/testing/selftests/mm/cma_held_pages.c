@@ -18,11 +18,6 @@
 #include "cma_held_pages.h"
 #include "vm_util.h"
 
-/* For RWF_NOWAIT in some versions of linux/fs.h */
-#ifndef __force
-#define __force
-#endif
-
 #define QUICK_DEV	NULLB_PREFIX "quick"
 
 void sleep_until(long long us)
@@ -122,17 +117,28 @@ bool held_pages_memory(struct held_pages *s)
 	return true;
 }
 
+/* All of a pool in one piece, at some place in the area */
+static bool fill_at(struct pool *pool, size_t place)
+{
+	size_t i;
+
+	if (!pool->addr && !pool_map(pool))
+		return false;
+	for (i = 0; i < pool->bytes; i += POOL_PIECE)
+		if (!pool_move(pool, pool->addr + i, POOL_PIECE, place + i))
+			return false;
+	return true;
+}
+
 bool held_pages_fill(struct held_pages *s)
 {
-	struct pool *pools[] = { &s->buf, &s->file };
-
 	pool_unmap(&s->buf);
 	/* A server must not use its buffers before they are populated. */
 	if (s->file.bytes)
 		syncfs(s->file.fd);
 	if (fallocate(s->buf.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, s->buf.bytes))
 		return because("fallocate: %s", strerror(errno));
-	return s->file.bytes ? pools_fill(pools, 2) : pool_fill(&s->buf);
+	return fill_at(&s->buf, 0) && (!s->file.bytes || fill_at(&s->file, BUF_BYTES));
 }
 
 char *held_pages_pick(struct held_pages *s, const struct pool *pool, size_t offset)

@@ -5,7 +5,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <sys/types.h>
-#include "cma_util.h"
+#include "cma_env.h"
 
 #define LEAD_MS		300	/* so long before their end the test acts */
 #define MAX_HELD	8
@@ -65,8 +65,8 @@ bool held_pages_devices(struct held_pages *s, unsigned int hold_ms);
 /* Map the memory. */
 bool held_pages_memory(struct held_pages *s);
 /*
- * Populate it in the area, again if need be, and the file if there is one. The
- * first pages are likely to come from the per-CPU lists and not from the area.
+ * Populate it at the start of the area, again if need be, and after it the file if
+ * there is one.
  */
 bool held_pages_fill(struct held_pages *s);
 /* The first page of a pool from that offset on that is in the area: to be held. */

@@ -23,7 +23,7 @@
 #include <unistd.h>
 #include <mm/gup_test.h>
 #include "cma_mm_churn.h"
-#include "cma_util.h"
+#include "cma_env.h"
 #include "hugepage_settings.h"
 #include "vm_util.h"
 

@@ -22,7 +22,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "cma_dio_load.h"
+#include "cma_dio_measure.h"
 #include "vm_util.h"
 
 #define CSV_HEADER	"kernel,frame,asked_ms,us,got,no_room\n"
@@ -57,7 +57,7 @@ struct scenario {
 	unsigned int pause_ms;	/* from closing it to opening it */
 	size_t old_bytes;	/* other memory of the updater in the area */
 	size_t leave;		/* memory that is free outside of the area */
-	struct load_spec spec;
+	struct measure_spec spec;
 	struct shared *shared;
 	pid_t camera;
 };
@@ -317,7 +317,7 @@ static bool write_summary(const struct scenario *sc, const struct result *res)
 		return false;
 	fprintf(f, "%s,%u,%u,%u,%u,%u,%.1f,%.1f\n", sc->kernel, i, got, late, i - got, no_room,
 		(double)worst / USEC_PER_MSEC,
-		result_iops(res) * sc->spec.seg_bytes / MB);
+		result_iops(res) * sc->spec.load.seg_bytes / MB);
 	return f == stdout || csv_close(f, sc->table);
 }
 
@@ -346,7 +346,7 @@ static void parse(int argc, char **argv, struct scenario *sc)
 		[TABLE] = { "table", required_argument },
 		{ },
 	};
-	struct load_spec *spec = &sc->spec;
+	struct measure_spec *spec = &sc->spec;
 	int i, opt;
 
 	while ((opt = getopt_long(argc, argv, "", options, &i)) != -1) {
@@ -375,14 +375,14 @@ static void parse(int argc, char **argv, struct scenario *sc)
 			sc->pause_ms = num_option("pause-ms", optarg, 0, 60000);
 			break;
 		case THREADS:
-			spec->threads = num_option("threads", optarg, 1, 256);
+			spec->load.threads = num_option("threads", optarg, 1, 256);
 			break;
 		case CHUNK_BYTES:
-			spec->seg_bytes = num_option("chunk-bytes", optarg, 512, 64 * MB);
+			spec->load.seg_bytes = num_option("chunk-bytes", optarg, 512, 64 * MB);
 			break;
 		case COMPLETION_US:
 			/* null_blk gives up on a request after 5 s. */
-			spec->completion_us = num_option("completion-us", optarg, 1, 4000000);
+			spec->load.completion_us = num_option("completion-us", optarg, 1, 4000000);
 			break;
 		case OLD_MB:
 			sc->old_bytes = num_option("old-mb", optarg, 2, 4096) * MB;
@@ -427,11 +427,13 @@ int main(int argc, char **argv)
 		.old_bytes = 4 * MB,
 		.leave = 24 * MB,
 		.spec = {
-			.threads = 4,
-			.slots = 1,
-			.segs = 1,
-			.seg_bytes = MB,
-			.completion_us = 40000,
+			.load = {
+				.threads = 4,
+				.slots = 1,
+				.segs = 1,
+				.seg_bytes = MB,
+				.completion_us = 40000,
+			},
 			.fresh = true,
 		},
 	};
@@ -442,10 +444,7 @@ int main(int argc, char **argv)
 		return KSFT_PASS;
 	}
 	parse(argc, argv, &sc);
-	if (!system_prepare(system_restore)) {
-		fprintf(stderr, "cma_scenario: %s\n", reason);
-		return KSFT_SKIP;
-	}
+	system_prepare(env_restore);
 	if (!run(&sc, &res) || (sc.csv && !write_frames(&sc)) || !write_summary(&sc, &res)) {
 		fprintf(stderr, "cma_scenario: %s\n", reason);
 		return KSFT_FAIL;

@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 #include <sys/types.h>
-#include "cma_util.h"
+#include "cma_env.h"
 
 /* The file that the FUSE server offers, and the size of the ublk device. */
 #define FUSE_FILE	FS_MNT "/file"
