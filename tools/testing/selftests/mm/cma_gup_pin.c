@@ -10,9 +10,7 @@
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/param.h>

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -354,17 +353,20 @@ bool pool_move(const struct pool *pool, char *addr, size_t bytes, size_t to)
 		.size = bytes,
 		.pfn = area.base_pfn + to / psize(),
 	};
-	size_t nr = 0;
 	int i, err = 0;
 
 	for (i = 0; i < 50; i++) {
 		err = ioctl(gup_test, GUP_TEST_MOVE, &move) ? errno : 0;
-		nr = resident_pages(pool, addr, bytes);
-		if (nr == bytes / psize())
+		for (; move.size && resident_pages(pool, addr, psize()); addr += psize()) {
+			move.addr += psize();
+			move.size -= psize();
+			move.pfn++;
+		}
+		if (!move.size)
 			return true;
 		usleep(20000);
 	}
-	return cannot("move more than %zu pages to the area: %s", nr, strerror(err));
+	return cannot("move %llu pages to the area: %s", move.size / psize(), strerror(err));
 }
 
 bool pool_fill(struct pool *pool)
