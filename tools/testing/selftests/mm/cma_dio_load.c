@@ -2,7 +2,7 @@
 /* Direct I/O that keeps pages of the area pinned. See cma_dio_load.h. */
 
 #define _GNU_SOURCE
-#include <errno.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/param.h>
