@@ -12,7 +12,7 @@
  * own in pages of the area, and is submitted again as soon as it completes. So
  * there is always a pin on nearly every buffer, and an allocation of the whole area
  * can only succeed if new pins wait for it. Buffers leave the area with the
- * allocation, so the load is stopped after each try, and they are moved back.
+ * allocation, so the load is stopped after each try and starts over with new ones.
  */
 #define MAX_SEGS	8
 

@@ -9,14 +9,11 @@
 
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
-#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/param.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <unistd.h>
 #include "cma_dio_load.h"
 #include "vm_util.h"
 #include "hugepage_settings.h"
@@ -131,8 +128,8 @@ TEST_F_TIMEOUT(load, whole_area, 300)
 		}
 		load_stop(load);
 		area_free();
+		pool_unmap(pool);
 	}
-	pool_unmap(pool);
 	ksft_print_msg("%u of %u allocations succeeded\n", succeeded, TRIES);
 	if (!expect_failure && !variant->zero) {
 		EXPECT_EQ(succeeded, TRIES);
@@ -305,6 +302,7 @@ static void gate_start(struct __test_metadata *_metadata, struct gate_test *t,
 		       enum action action, unsigned int budget_ms)
 {
 	struct nullb_conf quick = { .bytes = MB, .completion_us = 100, .depth = 64 };
+	pid_t pid;
 
 	t->action = action;
 	t->fd = nullb_create(QUICK_DEV, &quick);
@@ -312,10 +310,12 @@ static void gate_start(struct __test_metadata *_metadata, struct gate_test *t,
 	ASSERT_EQ(put_num(budget_file(), budget_ms), 0);
 	ASSERT_TRUE(slow_pins_create(&t->slow, HOLD_MS, 1) &&
 		    pool_prepare(&t->pool, POOL_SHMEM, POOL_PIECE) && pool_fill(&t->pool));
-	t->pid = fork();
-	if (!t->pid)
+	/* Not t->pid, which the child shares. */
+	pid = fork();
+	if (!pid)
 		waiter_process(t);
-	ASSERT_GT(t->pid, 0);
+	ASSERT_GT(pid, 0);
+	t->pid = pid;
 	ASSERT_TRUE(slow_pin(&t->slow, t->pool.addr));
 	ASSERT_EQ(pthread_create(&t->allocator, NULL, allocator_run, t), 0);
 }

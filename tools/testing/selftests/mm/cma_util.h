@@ -120,7 +120,7 @@ bool pool_prepare(struct pool *pool, enum pool_kind kind, size_t bytes);
 bool pool_map(struct pool *pool);
 /* Move some pages to an offset in the area; both of them within a piece. */
 bool pool_move(const struct pool *pool, char *addr, size_t bytes, size_t to);
-/* Have all of it in the area, for the first time or again, the pieces far apart. */
+/* Have all of it in the area, the pieces far apart. Unmap it after an allocation. */
 bool pool_fill(struct pool *pool);
 void pool_unmap(struct pool *pool);
 /* How many pages of a part of the pool are in the area? */
