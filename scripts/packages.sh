@@ -12,6 +12,7 @@ declare -A PACKAGES=(
 	[vm]='qemu-system-x86'
 	[selftests]='gcc libc6-dev make liburing-dev libfuse3-dev e2fsprogs xfsprogs btrfs-progs f2fs-tools
 		gfs2-utils dosfstools mount'
+	[installed]='libcap-dev libnuma-dev pkg-config rsync util-linux'
 	[fio]='fio'
 	[stress]='stress-ng'
 	[regress]='libcap-dev libnuma-dev pkg-config psmisc e2fsprogs xfsprogs util-linux'

@@ -90,6 +90,17 @@ kunit_steps()
 	step "${PREFIX}kunit_log" log kunit
 }
 
+# size_steps: cma_gup_pin on machines of other sizes
+size_steps()
+{
+	MEM=1G selftest_steps pin_1g cma=64M cma_gup_pin
+	if awk '/^MemTotal:/ { exit $2 < 16 * 1024 * 1024 }' /proc/meminfo; then
+		MEM=16G selftest_steps pin_16g cma=64M cma_gup_pin
+	else
+		echo "ok - pin_16g # SKIP this machine has less than 16 GB of memory" >>"$TOTAL"
+	fi
+}
+
 all_steps()
 {
 	step harness scripts/tests/harness.sh
@@ -104,13 +115,15 @@ all_steps()
 	step guest scripts/tests/guest.sh
 	kunit_steps
 	selftest_steps pin cma=256M cma_gup_pin
+	size_steps
+	! in_time installed 6 || step installed scripts/tests/installed.sh
 	# scsi_debug loses the integrity metadata of atomic writes.
 	selftest_steps dio 'cma=256M scsi_debug.dif=1 scsi_debug.dix=1' cma_gup_dio -V scsi_atomic
 	selftest_steps dio_atomic 'cma=256M scsi_debug.atomic_wr=1' cma_gup_dio -v scsi_atomic
 	more_selftest_steps
 	# A slow kernel is kept busy by that many processes, and nobody gets to wait.
 	selftest_steps kill "$STRESS_AREAS" cma_gup_stress -t kill
-	MEM=2560M selftest_steps gigantic hugetlb_cma=1G cma_gup_users -f hugetlb
+	MEM=2560M selftest_steps gigantic hugetlb_cma=1G cma_gup_users -f gigantic
 	! in_time fio 2 || step fio env DURATION=40 scripts/check/fio.sh
 }
 
@@ -141,7 +154,8 @@ slow_selftest_steps()
 debug_short_steps()
 {
 	slow_kernel debug 15000 || return 0
-	selftest_steps pin cma=96M cma_gup_pin -F load
+	selftest_steps pin cma=96M cma_gup_pin -f gate -t good_budgets -t bad_budgets -v anon_verify \
+		-v anon_vectors_verify -v thp_verify -v shmem_verify
 	step debug_faults env DURATION="${DURATION:-20}" scripts/check/stress.sh faults
 }
 
@@ -151,7 +165,7 @@ more_selftest_steps()
 {
 	selftest_steps cycle 'cma=256M scsi_debug.max_queue=1 scsi_debug.dev_size_mb=16' cma_gup_cycle
 	selftest_steps wait 'movablecore=256M cma=256M@0-512M' cma_gup_wait "$@"
-	selftest_steps users cma=256M cma_gup_users -F hugetlb
+	selftest_steps users cma=256M cma_gup_users -F gigantic
 	selftest_steps starvation "$STRESS_AREAS" cma_gup_stress -t starvation
 	# Twice as many processes for two CPUs: a slow kernel needs longer until
 	# allocations meet pins.

@@ -1305,27 +1305,30 @@ static void offline_unmap(struct pool *mem)
 	close(mem->pagemap);
 }
 
-/* A memory block that can be offlined, or -1. It is online again. */
-static long offline_find(void)
+static bool block_is_movable(long block)
 {
 	char path[128], zone[64];
-	long block;
 
-	for (block = 0; block < 4096; block++) {
-		snprintf(path, sizeof(path), MEMORY_SYS "/memory%ld/valid_zones", block);
-		if (access(path, R_OK) || read_file(path, zone, sizeof(zone)) <= 0 ||
-		    strncmp(zone, "Movable", 7))
-			continue;
-		if (!memory_set_state(block, "offline", 10)) {
-			memory_set_state(block, "online_movable", 20);
-			return block;
-		}
-	}
-	return -1;
+	snprintf(path, sizeof(path), MEMORY_SYS "/memory%ld/valid_zones", block);
+	return !access(path, R_OK) && read_file(path, zone, sizeof(zone)) > 0 &&
+	       !strncmp(zone, "Movable", 7);
 }
 
-/* Map memory outside of the area; returns a page of it in the memory block. */
-static char *offline_map(struct pool *mem, unsigned long block)
+/* Is there a memory block that can be offlined? It is online again. */
+static bool offline_possible(void)
+{
+	long block;
+
+	for (block = 0; block < 4096; block++)
+		if (block_is_movable(block) && !memory_set_state(block, "offline", 10)) {
+			memory_set_state(block, "online_movable", 20);
+			return true;
+		}
+	return false;
+}
+
+/* Map memory outside of the area; returns a page of it in such a block. */
+static char *offline_map(struct pool *mem, long *block)
 {
 	size_t i;
 
@@ -1338,9 +1341,11 @@ static char *offline_map(struct pool *mem, unsigned long block)
 	mem->pagemap = open("/proc/self/pagemap", O_RDONLY);
 	if (mem->addr == MAP_FAILED || mem->pagemap < 0)
 		return NULL;
-	for (i = 0; i < mem->bytes; i += psize())
-		if (memory_block_of(mem, mem->addr + i) == block)
+	for (i = 0; i < mem->bytes; i += psize()) {
+		*block = memory_block_of(mem, mem->addr + i);
+		if (block_is_movable(*block))
 			return mem->addr + i;
+	}
 	offline_unmap(mem);
 	return NULL;
 }
@@ -1374,15 +1379,14 @@ TEST_F_TIMEOUT(offline, pinners, 120)
 	long block;
 	char *page;
 
-	block = offline_find();
-	if (block < 0)
+	if (!offline_possible())
 		SKIP(return, "no movable memory block can be offlined: boot with movablecore=");
-	shared->offline = block;
 	for (i = 0; i < ROUNDS; i++) {
 		long long start;
 		int status;
 
-		page = offline_map(&mem, block);
+		page = offline_map(&mem, &block);
+		shared->offline = page ? block : -1;
 		/* Two pins, of which one waits for the slow device. */
 		if (page && slow_pin(&s->slow, page)) {
 			ASSERT_TRUE(pinner_start(&p, s, page))
@@ -1398,14 +1402,15 @@ TEST_F_TIMEOUT(offline, pinners, 120)
 			EXPECT_EQ(p.errors, 0);
 			pinned++;
 		}
-		if (page)
+		if (page) {
 			offline_unmap(&mem);
-		memory_set_state(block, "online_movable", 20);
+			memory_set_state(block, "online_movable", 20);
+		}
 	}
 	shared->offline = -1;
 	held_pages_finish(s);
 	EXPECT_GT(pinned, 0)
-		TH_LOG("no page was in the memory block");
+		TH_LOG("no page was in a movable memory block");
 	EXPECT_EQ(vm_counter("pin_gate_wait"), s->waits);
 	EXPECT_TRUE(pins_back_to(s->pins));
 }
