@@ -20,7 +20,7 @@
 /* PIN_GATE_MAX_WAIT: the longest that one call waits for gates, from its start */
 #define BOUND_MS	1000
 #define PROMPT_MS	600	/* what has to be prompt may take this long */
-#define HOLD_MS		2500	/* how long a pin lasts that keeps a gate closed */
+#define HOLD_MS		4000	/* how long a pin lasts that keeps a gate closed */
 
 #define DEBUGFS_CMA	"/sys/kernel/debug/cma"
 #define SYSFS_CMA	"/sys/kernel/mm/cma"
