@@ -153,8 +153,9 @@ char *held_pages_pick(struct held_pages *s, const struct pool *pool, size_t offs
 char *held_pages_of_one_page(struct held_pages *s)
 {
 	held_pages_begin(s);
+	/* Not the first page, which an allocation of all but one could do without */
 	if (!held_pages_devices(s, HOLD_MS) || !held_pages_memory(s) || !held_pages_fill(s) ||
-	    !held_pages_pick(s, &s->buf, 0))
+	    !held_pages_pick(s, &s->buf, MB))
 		return NULL;
 	return s->rw + (s->held[0] - s->buf.addr);
 }
