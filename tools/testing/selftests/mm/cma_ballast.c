@@ -34,18 +34,7 @@ static struct {
 
 size_t mem_bytes(const char *name)
 {
-	char line[128], key[64];
-	unsigned long kb, found = 0;
-	FILE *f;
-
-	f = fopen("/proc/meminfo", "r");
-	if (!f)
-		return 0;
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "%63[^:]: %lu", key, &kb) == 2 && !strcmp(key, name))
-			found = kb;
-	fclose(f);
-	return found * KB;
+	return stat_value("/proc/meminfo", name) * KB;
 }
 
 /* At least that much: somebody may allocate or free an area meanwhile. */

@@ -10,10 +10,8 @@
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/param.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
 #include "cma_dio_load.h"
 #include "vm_util.h"
 #include "hugepage_settings.h"

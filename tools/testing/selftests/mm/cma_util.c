@@ -52,17 +52,17 @@ int put_num(const char *path, unsigned long val)
 	return put_str(path, buf);
 }
 
-unsigned long vm_counter(const char *name)
+unsigned long stat_value(const char *path, const char *name)
 {
 	char line[128], key[64];
 	unsigned long val, found = 0;
 	FILE *f;
 
-	f = fopen("/proc/vmstat", "r");
+	f = fopen(path, "r");
 	if (!f)
 		return 0;
 	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "%63s %lu", key, &val) == 2 && !strcmp(key, name))
+		if (sscanf(line, "%63[^: ]%*[: ]%lu", key, &val) == 2 && !strcmp(key, name))
 			found = val;
 	fclose(f);
 	return found;

@@ -42,7 +42,9 @@ long long now_us(void);
 /* Write to a file of the kernel. Both return 0 or -errno. */
 int put_str(const char *path, const char *val);
 int put_num(const char *path, unsigned long val);
-unsigned long vm_counter(const char *name);
+/* The number behind a name in such a file, or 0 */
+unsigned long stat_value(const char *path, const char *name);
+#define vm_counter(name)	stat_value("/proc/vmstat", name)
 /* Pins taken and not yet released, all over the system. */
 long pins_held(void);
 /* Wait until it is that many again. */
