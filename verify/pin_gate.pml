@@ -16,14 +16,20 @@
  *           passes for which nothing was pinned, at the end of the budget, or on
  *           an error.  Every way out opens what is closed.
  * user      Pins, does I/O, unpins and pins again at once (a hot buffer).
- *           Walks by GUP-fast first where FAST() says so; GUP-slow does the rest.
- *           GUP checks all its pins at the end.  If a gate is closed, it queues,
- *           drops its pins, sleeps, and starts over.  After its deadline, or when
- *           killed, it keeps them.
- *           Direct I/O (DIO()) looks first, holding nothing: it does the same for
- *           one page after the other, but keeps no pin.  Then it pins all, with
- *           no check.  A look skips what is not mapped, which can be a page in
- *           migration; not so if it has waited for that page.
+ *           Walks by GUP-fast first where FAST() says so, then by GUP-slow.
+ *           GUP-fast never waits.  If no gate is closed, it keeps what it has
+ *           pinned, and GUP-slow pins the rest with no check, as it must not wait
+ *           while these pins are held.  If a gate is closed, GUP-fast keeps its
+ *           pins only if it has all pages and none of them is gated.  Otherwise
+ *           it drops them, and GUP-slow pins all pages.
+ *           GUP-slow checks all its pins at the end.  If one is gated, it queues,
+ *           drops its pins, sleeps, and starts over, without GUP-fast.  After its
+ *           deadline, or when killed, it keeps them.
+ *           Direct I/O (DIO()) looks first, holding nothing: it pins one page
+ *           after the other, by GUP-fast or else by GUP-slow, waits if the page is
+ *           gated, and keeps no pin.  Then it pins all, with no check.  A look
+ *           skips what is not mapped, which can be a page in migration; not so if
+ *           it has waited for that page.
  * killer    Sends user 0 a fatal signal at an arbitrary moment.
  * memory    Writes store buffers back at arbitrary moments.
  *
@@ -32,6 +38,11 @@
  * area, never gated).  pins is the share of the refcount that pins explain,
  * frozen a refcount of 0.  When a range is given up, its buffers get mapped at
  * their old place again, so that the next round finds work.
+ *
+ * Left out is memory that only GUP-fast can pin: GUP-slow fails there, holding
+ * nothing, and then GUP-fast pins with no check, as direct I/O does after its look.
+ * Nobody sleeps on a gate meanwhile, and the drain waits for such a pin as for any
+ * other.  But 2b, 2c and 5 do not hold for this memory.
  *
  * MEMORY MODEL
  *
@@ -65,14 +76,16 @@
  * 2a When a page is handed out, nobody has it pinned; nobody's pin on it stays
  *    while it has its new owner.
  * 2b No pin stays that was taken by a walk begun behind the closed gate, unless
- *    the deadline of the call has passed, or it was killed.  For direct I/O: no
- *    I/O that was begun behind the closed gate, or has looked at the page there,
- *    has a pin, with the same exception, and one more: its look has skipped the
- *    page, and then the migration failed.  So there is at most one I/O for each
- *    task and closing, that between its look and its pin, and one for each failed
- *    migration.
- * 2c A pin of GUP-fast that stays was visible to every scan behind the gate,
- *    with the same exception.  Not for direct I/O, which checks nothing then.
+ *    the deadline of the call has passed, or it was killed.  A walk in which
+ *    GUP-slow pins the rest began with GUP-fast: if a gate has closed since, the
+ *    rest is pinned all the same, but not what GUP-fast pins (2c).
+ *    For direct I/O: no I/O that was begun behind the closed gate, or has looked
+ *    at the page there, has a pin, with the same exception, and one more: its
+ *    look has skipped the page, and then the migration failed.
+ *    So there is at most one call or I/O for each task and closing, one that had
+ *    begun before, and one I/O for each failed migration.
+ * 2c A pin of GUP-fast that stays was visible to every scan behind the gate.  Not
+ *    for direct I/O, which checks nothing then.
  * 2d Nobody sleeps on a gate with a pin of the same call or I/O in hand.
  * 3  Every waiter leaves: invalid end state, or call_ends, if not.
  * 4  All gates of a range are open when it is given up; at the end the counter is
@@ -128,12 +141,13 @@
 #elif defined(SCENE_KILL)		/* fatal signal, timeouts, budget */
 # define NU		2
 # define ROUNDS(i)	2
+# define FAST(u)	(u == 0)
 # define KILL
 # define TIMEOUTS
 # define BUDGET
 #elif defined(SCENE_KILL_DIO)
 # define NU		2
-# define FAST(u)	1
+# define FAST(u)	(u == 0)
 # define DIO(u)		(u == 0)
 # define KILL
 # define TIMEOUTS
@@ -825,7 +839,7 @@ done:	skip
 
 #define GUP		0
 #define LOOK		1	/* direct I/O: iov_iter_wait_pin_gates(), page by page */
-#define SUBMIT		2	/* and then: pin all, no check */
+#define NOGATE		2	/* and then: pin all, no check; or the rest of a GUP */
 
 /* inside d_step: what begins now, begins behind these gates */
 inline note_late(u)
@@ -846,6 +860,21 @@ inline walk_end(u)
 	walking[u] = false
 }
 
+/* inside d_step: no pins are held */
+inline walk_begin(u)
+{
+	walk_end(u);
+	if
+	:: phase != NOGATE -> note_late(u)
+	:: else
+	fi;
+	walking[u] = true;
+#ifdef CHECK_BEFORE_PIN
+	counter = nr_gates;
+#endif
+	p = first
+}
+
 /* inside d_step: the call has all its pages, and the pins stay; may they? */
 inline call_end(u)
 {
@@ -855,7 +884,7 @@ inline call_end(u)
 		:: IN_PLACE(u, x) ->
 			assert(!handed_out[x]);
 			assert(expired || !LATE(u, x));
-			assert(expired || DIO(u) || HELD(u, x) == SLOW || !MISSED(u, x))
+			assert(DIO(u) || HELD(u, x) == SLOW || !MISSED(u, x))
 		:: else
 		fi;
 		LATE(u, x) = false
@@ -863,6 +892,7 @@ inline call_end(u)
 	user_barrier(u);		/* whatever comes next has one */
 	walk_end(u);
 	p = 0;
+	phase = GUP;
 	naps = 0;
 	expired = false;
 	in_call[u] = false
@@ -900,11 +930,14 @@ inline unpin(u)
 
 #define NEXT_FAST \
 	if \
-	:: p == last -> p = first; goto walked \
+	:: p == last -> p++; break \
 	:: else -> p++ \
 	fi
 
-/* Pin, then see whether the page is still mapped there.  No lock. */
+/*
+ * Pin, then see whether the page is still mapped there.  No lock.  Stops at the
+ * first page that it cannot pin.
+ */
 inline gup_fast(u)
 {
 	do
@@ -927,8 +960,8 @@ inline gup_fast(u)
 }
 
 /*
- * What GUP-fast has left.  A look takes a page that is not mapped for one that
- * is not there, unless it has waited for it.
+ * A look takes a page that is not mapped for one that is not there, unless it
+ * has waited for it.
  */
 inline gup_slow(u)
 {
@@ -953,32 +986,22 @@ inline gup_slow(u)
 	od
 }
 
-/* p is the first page whose gate is closed, or NP */
+/* p is the first page whose gate is closed; if there is none, no need to wait */
 inline first_pin_gated(u)
 {
 	do
 	:: atomic {
 		if
-		:: IN_PLACE(u, p) && gate[BLOCK(p)] -> key[u] = BLOCK(p); break
+		:: IN_PLACE(u, p) && gate[BLOCK(p)] -> break
 		:: else
 		fi;
 		if
-		:: p == last -> p = NP; break
+		:: p == last && phase == GUP -> REACHED(NOT_GATED); goto keep
+		:: p == last && phase == LOOK -> goto looked
 		:: else -> p++
 		fi
 	   }
 	od
-}
-
-/* Has the gate opened meanwhile? */
-inline recheck(u)
-{
-	if
-	:: atomic { !gate[key[u]] -> REACHED(OPEN_WHEN_QUEUED) } ->
-		unpin(u);
-		goto awake
-	:: gate[key[u]]
-	fi
 }
 
 #ifdef CHECK_BEFORE_PIN		/* in the code; or by the CPU, for want of a barrier */
@@ -1006,7 +1029,6 @@ next_call:
 		:: else
 		fi;
 		in_call[u] = true;
-		phase = GUP;
 		first = FIRST(u);
 		last = LAST(u);
 		if
@@ -1015,37 +1037,60 @@ next_call:
 		fi
 	};
 #ifdef NO_LOOK
-	phase = SUBMIT;
+	phase = NOGATE;
 #else
 	if
-	:: atomic { nr_gates == 0 -> phase = SUBMIT }
+	:: atomic { nr_gates == 0 -> phase = NOGATE }
 	:: atomic { nr_gates != 0 -> phase = LOOK; last = first }
 	fi;
 #endif
 
 walk:
-	atomic { true; d_step {
+	atomic {
 		if
-		:: phase != SUBMIT -> note_late(u)
-		:: else
-		fi;
-		walking[u] = true;
-#ifdef CHECK_BEFORE_PIN
-		counter = nr_gates;
-#endif
-		p = first
-	} };
+		:: !FAST(u) -> goto slow
+		:: else -> d_step { walk_begin(u) }
+		fi
+	};
+	gup_fast(u);
+	/* gup_fast_gated(), but not for direct I/O */
 	if
-	:: FAST(u) -> gup_fast(u)
-	:: else
+	:: atomic { phase != GUP && p > last -> p = first; goto walked }
+	:: phase != GUP && p <= last -> goto rest
+	:: phase == GUP && p == first -> goto slow
+	:: atomic { phase == GUP && p > first && COUNTER == 0 ->
+		if
+		:: p > last -> goto keep
+#ifdef REST_WAITS
+		:: p <= last -> first = p; goto slow
+#else
+		:: p <= last -> phase = NOGATE; goto rest
+#endif
+		fi
+	   }
+	:: atomic { phase == GUP && p > first && COUNTER != 0 ->
+		if
+#ifdef FAST_KEEPS_GATED
+		:: p > last -> goto keep
+#endif
+#ifdef FAST_KEEPS_PART
+		:: p <= last && !gate[BLOCK(first)] -> phase = NOGATE; goto rest
+#endif
+		:: p > last -> p = first
+		:: p <= last -> REACHED(PART_DROPPED); goto drop
+		fi
+	   }
 	fi;
+	first_pin_gated(u);
+drop:
+	unpin(u);
+slow:
+	atomic { true; d_step { walk_begin(u) } };
+rest:
 	gup_slow(u);
 walked:
-#ifdef NO_GATE
-	goto keep;
-#endif
 	if
-	:: phase == SUBMIT || (phase == GUP && COUNTER == 0) -> goto keep
+	:: phase == NOGATE || (phase == GUP && COUNTER == 0) -> goto keep
 	:: phase == LOOK || (phase == GUP && COUNTER != 0)
 	fi;
 
@@ -1057,11 +1102,6 @@ walked:
 	fi;
 #endif
 	first_pin_gated(u);
-	if
-	:: p < NP
-	:: p == NP && phase == GUP -> goto keep
-	:: p == NP && phase == LOOK -> goto looked
-	fi;
 #if defined(TIMEOUTS) && !defined(REARMED_DEADLINE)
 	if
 	:: atomic { naps == MAX_NAPS -> expired = true; REACHED(TIMED_OUT) } ->
@@ -1075,13 +1115,26 @@ walked:
 	unpin(u);
 #endif
 #ifdef WAITER_NO_BARRIER
-	recheck(u);
+	if
+	:: !gate[BLOCK(p)] -> goto queued_or_not
+	:: gate[BLOCK(p)]
+	fi;
 #endif
 	/* under the lock of the queue; then a full barrier (B) */
-	atomic { true; d_step { queued[u] = true; user_barrier(u); walk_end(u) } };
+	atomic { true; d_step {
+		queued[u] = true;
+		key[u] = BLOCK(p);
+		user_barrier(u);
+		walk_end(u)
+	} };
 #if !defined(NO_RECHECK) && !defined(WAITER_NO_BARRIER)
-	recheck(u);
+	/* has the gate opened meanwhile? */
+	if
+	:: atomic { !gate[BLOCK(p)] -> REACHED(OPEN_WHEN_QUEUED); queued[u] = false }
+	:: gate[BLOCK(p)]
+	fi;
 #endif
+queued_or_not:
 #if !defined(SLEEP_HOLDING_PIN) && !defined(UNPIN_BEFORE_QUEUE)
 	unpin(u);
 #endif
@@ -1122,22 +1175,25 @@ walked:
 #endif
 	fi;
 awake:
-	atomic { true; d_step {
-		queued[u] = false;
-		asleep[u] = false;
-		key[u] = 0;
-		waited = (phase == LOOK)
-	} };
 #ifdef SLEEP_HOLDING_PIN
 	unpin(u);
 #endif
+	atomic {
+		d_step {
+			queued[u] = false;
+			asleep[u] = false;
+			key[u] = 0;
+			waited = (phase == LOOK)
+		};
+		if
+		:: phase == GUP -> goto slow
 #ifdef LOOK_ONCE
-	if
-	:: phase == LOOK -> goto looked
-	:: else
-	fi;
+		:: phase == LOOK -> goto looked
+#else
+		:: phase == LOOK -> goto walk
 #endif
-	goto walk;
+		fi
+	};
 
 no_wait:
 	if
@@ -1151,7 +1207,7 @@ looked:
 #endif
 	if
 	:: atomic { last < LAST(u) -> first++; last++; waited = false }
-	:: atomic { last == LAST(u) -> phase = SUBMIT; first = FIRST(u); waited = false }
+	:: atomic { last == LAST(u) -> phase = NOGATE; first = FIRST(u); waited = false }
 #ifdef WAIT_HOLDING_PIECE
 	   goto keep
 #endif
@@ -1165,6 +1221,8 @@ keep:
 		:: MISSED(u, first) && HELD(u, first) == SLOW -> REACHED(STRAGGLER)
 		:: DIO(u) && closed[BLOCK(first)] && IN_PLACE(u, first) ->
 			REACHED(SLIPPED)
+		:: !DIO(u) && phase == NOGATE && closed[BLOCK(last)] && IN_PLACE(u, last) ->
+			REACHED(REST_SLIPPED)
 		:: else
 		fi;
 		d_step { call_end(u) }

@@ -151,7 +151,7 @@ mutant()		# mutant, scene, property, how it must be caught
 }
 
 check FAST_SLOW safety HANDED_OUT FREEZE_FAILED STRAGGLER OPEN_WHEN_QUEUED \
-	WOKEN TRIED_IN_VAIN
+	WOKEN TRIED_IN_VAIN NOT_GATED
 check DIO safety HANDED_OUT WOKEN SLIPPED LOOK_SKIPS
 check DIO_SPAN safety WOKEN MOVED_ON SOME_MOVABLE
 check KILL safety KILLED KILLED_ASLEEP TIMED_OUT GAVE_UP ERROR
@@ -168,7 +168,8 @@ if ! $quick; then
 	check SAME_BLOCK safety BUSY WOKEN GAVE_UP
 	check OVERLAP safety BUSY WOKEN GAVE_UP
 	check BUCKET safety WOKEN HANDED_OUT
-	check SPAN safety WOKEN HANDED_OUT SOME_MOVABLE
+	check SPAN safety WOKEN HANDED_OUT SOME_MOVABLE PART_DROPPED \
+		REST_SLIPPED
 	check EMPTIED safety WOKEN
 	check HOLDER safety GAVE_UP MOVED_ON
 	check STUCK safety TIMED_OUT KILLED
@@ -195,6 +196,9 @@ mutant NO_GATE HOT drain_ends "$cycle"
 mutant NO_TRIES_LIMIT HOT drain_ends "$cycle"
 # GUP
 mutant CHECK_BEFORE_PIN FAST_SLOW safety "$assertion .*missed"
+mutant FAST_KEEPS_GATED FAST_SLOW safety "$assertion .*missed"
+mutant FAST_KEEPS_PART SPAN safety "$assertion .*late"
+mutant REST_WAITS SPAN safety "$assertion .*held"
 mutant NO_RECHECK FAST_SLOW safety "$asleep"
 mutant WAITER_NO_BARRIER FAST_SLOW safety "$asleep"
 mutant SLEEPER_NO_BARRIER FAST_SLOW safety "$asleep"
