@@ -23,12 +23,17 @@ static const struct dma_wait {
 	unsigned int pin_ms;		/* so long lasts the pin */
 	bool succeeds;
 	size_t spare;			/* so much of the area is not asked for */
+	gfp_t gfp;
+	bool get;			/* FOLL_GET: not a pin, but a reference */
 } dma_waits[] = {
 	{ "no budget", 0, 2000, false },
 	{ "short pin", CMA_DRAIN_BUDGET_MS, 200, true },
 	{ "pin outlasts the budget", 300, 2000, false },
 	{ "one budget for two ranges", 300, 10000, false,
 	  PAGE_SIZE << CONFIG_CMA_ALIGNMENT },
+	{ "no retry", CMA_DRAIN_BUDGET_MS, 2000, false, .gfp = __GFP_NORETRY },
+	{ "short reference", 10000, 500, true, .get = true },
+	{ "long reference", 3000, 2000, false, .get = true },
 };
 
 KUNIT_ARRAY_PARAM_DESC(dma_wait, dma_waits, name);
@@ -39,6 +44,7 @@ struct area_page {
 	struct page *page;
 	struct delayed_work unpin;
 	bool unpinned;
+	bool get;
 };
 
 static void restore_budget(void *data)
@@ -123,7 +129,10 @@ static void unpin_area_page(struct work_struct *work)
 					    struct area_page, unpin);
 
 	WRITE_ONCE(ap->unpinned, true);
-	unpin_user_page(ap->page);
+	if (ap->get)
+		put_page(ap->page);
+	else
+		unpin_user_page(ap->page);
 }
 
 static void finish_unpin(void *data)
@@ -134,7 +143,7 @@ static void finish_unpin(void *data)
 }
 
 static struct area_page *pin_in_area(struct kunit *test, struct cma *cma,
-				     unsigned int pin_ms)
+				     const struct dma_wait *wait)
 {
 	static unsigned long nr_used;
 	struct area_page *ap;
@@ -149,9 +158,13 @@ static struct area_page *pin_in_area(struct kunit *test, struct cma *cma,
 	KUNIT_ASSERT_EQ(test, put_user(MARK, (unsigned long __user *)ap->addr), 0);
 	move_to(test, ap->addr, pfn);
 
-	KUNIT_ASSERT_EQ(test, pin_user_pages_fast(ap->addr, 1, FOLL_WRITE, &ap->page), 1);
+	ap->get = wait->get;
+	if (ap->get)
+		KUNIT_ASSERT_EQ(test, get_user_pages_fast(ap->addr, 1, FOLL_WRITE, &ap->page), 1);
+	else
+		KUNIT_ASSERT_EQ(test, pin_user_pages_fast(ap->addr, 1, FOLL_WRITE, &ap->page), 1);
 	INIT_DELAYED_WORK(&ap->unpin, unpin_area_page);
-	schedule_delayed_work(&ap->unpin, msecs_to_jiffies(pin_ms));
+	schedule_delayed_work(&ap->unpin, msecs_to_jiffies(wait->pin_ms));
 	at_exit(test, finish_unpin, ap);
 	KUNIT_ASSERT_EQ(test, page_to_pfn(ap->page), pfn);
 	return ap;
@@ -165,13 +178,24 @@ static void expect_mark(struct kunit *test, struct area_page *ap)
 	KUNIT_EXPECT_EQ(test, mark, MARK);
 }
 
+static unsigned long nr_busy(struct cma *cma)
+{
+#ifdef CONFIG_CMA_SYSFS
+	return atomic64_read(&cma->nr_failed_busy);
+#else
+	return 0;
+#endif
+}
+
 static void coherent_alloc(struct kunit *test)
 {
 	const struct dma_wait *wait = test->param_value;
 	unsigned long drains = nr_events(CMA_DRAIN);
 	unsigned long fails = nr_events(CMA_DRAIN_FAIL);
+	bool drains_pins = wait->budget_ms && !wait->gfp && !wait->get;
 	struct cma *cma = default_area(test);
 	size_t size = cma_get_size(cma) - wait->spare;
+	unsigned long busy = nr_busy(cma);
 	struct area_page *ap;
 	struct device *dev;
 	dma_addr_t dma;
@@ -182,10 +206,10 @@ static void coherent_alloc(struct kunit *test)
 	KUNIT_ASSERT_FALSE(test, IS_ERR(dev));
 	KUNIT_ASSERT_EQ(test, dma_set_mask_and_coherent(dev, DMA_BIT_MASK(64)), 0);
 	cma->drain_budget_ms = wait->budget_ms;
-	ap = pin_in_area(test, cma, wait->pin_ms);
+	ap = pin_in_area(test, cma, wait);
 
 	/* So much of the area that there is no range without the pin */
-	mem = dma_alloc_coherent(dev, size, &dma, GFP_KERNEL | __GFP_NOWARN);
+	mem = dma_alloc_coherent(dev, size, &dma, GFP_KERNEL | __GFP_NOWARN | wait->gfp);
 	unpinned = READ_ONCE(ap->unpinned);
 	if (mem)
 		dma_free_coherent(dev, size, mem, dma);
@@ -194,15 +218,40 @@ static void coherent_alloc(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, !!mem, wait->succeeds);
 	/* One that succeeds has waited for that; one that fails, not so long. */
 	KUNIT_EXPECT_EQ(test, unpinned, wait->succeeds);
-	KUNIT_EXPECT_EQ(test, nr_events(CMA_DRAIN) - drains, !!wait->budget_ms);
+	KUNIT_EXPECT_EQ(test, nr_events(CMA_DRAIN) - drains, drains_pins);
 	KUNIT_EXPECT_EQ(test, nr_events(CMA_DRAIN_FAIL) - fails,
-			wait->budget_ms && !wait->succeeds);
+			drains_pins && !wait->succeeds);
+	if (IS_ENABLED(CONFIG_CMA_SYSFS))
+		KUNIT_EXPECT_EQ(test, nr_busy(cma) - busy, !wait->succeeds);
 	expect_mark(test, ap);
+}
+
+/* An area that is allocated already is not one that is busy. */
+static void no_room(struct kunit *test)
+{
+#ifdef CONFIG_CMA_SYSFS
+	struct cma *cma = default_area(test);
+	unsigned long busy = nr_busy(cma);
+	unsigned long failed = atomic64_read(&cma->nr_failed_no_room);
+	struct page *all = cma_alloc(cma, cma->count, 0, false);
+	struct page *more = cma_alloc(cma, 1, 0, true);
+
+	if (more)
+		cma_release(cma, more, 1);
+	KUNIT_ASSERT_NOT_NULL(test, all);
+	cma_release(cma, all, cma->count);
+	KUNIT_EXPECT_NULL(test, more);
+	KUNIT_EXPECT_EQ(test, nr_busy(cma), busy);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&cma->nr_failed_no_room), failed + 1);
+#else
+	kunit_skip(test, "needs CONFIG_CMA_SYSFS");
+#endif
 }
 
 static struct kunit_case pin_gate_dma_cases[] = {
 	KUNIT_CASE_PARAM_ATTR(coherent_alloc, dma_wait_gen_params,
 			      {.speed = KUNIT_SPEED_SLOW}),
+	KUNIT_CASE(no_room),
 	{}
 };
 

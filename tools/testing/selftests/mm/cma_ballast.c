@@ -53,7 +53,7 @@ static bool ballast_reserve(void)
 	ballast.addr = mmap(NULL, MAX_BALLAST, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (ballast.addr == MAP_FAILED)
-		return because("cannot map the ballast: %s", strerror(errno));
+		return cannot("map the ballast: %s", strerror(errno));
 	ballast.owner = getpid();
 	ballast.used = 0;
 	/* Huge pages are only for speed, and no child needs a copy. */
@@ -69,10 +69,9 @@ bool ballast_grow(size_t leave)
 	while ((free = regular_free()) > leave + 4 * MB) {
 		len = (free - leave) & ~(2 * MB - 1);
 		if (len > MAX_BALLAST - ballast.used)
-			return because("%zu MB free outside of the area: too much, try mem=1G",
-				       free / MB);
+			return cannot("use up %zu MB outside of the area: try mem=1G", free / MB);
 		if (madvise(ballast.addr + ballast.used, len, MADV_POPULATE_WRITE))
-			return because("cannot populate the ballast: %s", strerror(errno));
+			return cannot("populate the ballast: %s", strerror(errno));
 		ballast.used += len;
 	}
 	return true;

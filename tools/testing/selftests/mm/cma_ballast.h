@@ -11,6 +11,8 @@
  * of the tests, because it takes time to populate; a test can add some.
  */
 
+#define NO_BALLAST	"regular memory cannot be used up, see above: try mem=1G"
+
 /* Of /proc/meminfo. */
 size_t mem_bytes(const char *name);
 /* Grow it until only so much regular memory is free. */

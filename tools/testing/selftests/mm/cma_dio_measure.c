@@ -3,6 +3,7 @@
 
 #define _GNU_SOURCE
 #include <errno.h>
+#include <getopt.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
@@ -252,7 +253,7 @@ static bool try_once(struct measurement *m, struct pool *pool, const struct take
 	res->resident = min_size(res->resident, resident);
 	res->tried++;
 	if (left)
-		return because("%zu pages of buffers are in the area, where none should be", left);
+		return cannot("have an area without buffers: %zu pages are in it", left);
 	return true;
 }
 
@@ -260,18 +261,17 @@ bool run_tries(const struct measure_spec *spec, struct pool *pool,
 	       const struct taker *taker, unsigned int tries, struct result *res)
 {
 	bool (*fill)(struct pool *pool) = spec->fill ?: ballast_fill;
-	/* On the heap: it is large. */
-	struct measurement *m = malloc(sizeof(*m));
+	/* Not on the stack: it is large. */
+	static struct measurement measurement;
+	struct measurement *m = &measurement;
 	bool ok = true;
 
 	*res = (struct result){ .resident = 100 };
 	res->attempts = calloc(tries, sizeof(*res->attempts));
-	if (!m || !res->attempts)
-		return because("out of memory");
-	if (!measurement_create(m, spec)) {
-		free(m);
+	if (!res->attempts)
+		return cannot("allocate memory");
+	if (!measurement_create(m, spec))
 		return false;
-	}
 	if (spec->apart)
 		run_apart(pthread_self(), true);
 	while (ok && res->tried < tries) {
@@ -285,7 +285,6 @@ bool run_tries(const struct measure_spec *spec, struct pool *pool,
 	res->io = m->io;
 	pool_unmap(&m->outside);
 	load_destroy(&m->load);
-	free(m);
 	return ok;
 }
 
@@ -316,20 +315,56 @@ void result_print(struct result *res)
 		       percentile_ms(res, 100), result_iops(res), res->resident);
 }
 
-unsigned long num_option(const char *name, const char *arg, unsigned long lowest,
-			 unsigned long highest)
+static unsigned long num_option(const struct option_spec *spec, const char *arg)
 {
 	unsigned long val;
 	char *end;
 
 	errno = 0;
 	val = strtoul(arg, &end, 10);
-	if (errno || end == arg || *end || *arg == '-' || val < lowest || val > highest) {
+	if (errno || end == arg || *end || *arg == '-' || val < spec->lowest ||
+	    val > spec->highest) {
 		fprintf(stderr, "%s: --%s %s: give a number from %lu to %lu\n",
-			program_invocation_short_name, name, arg, lowest, highest);
+			program_invocation_short_name, spec->name, arg, spec->lowest,
+			spec->highest);
 		exit(KSFT_FAIL);
 	}
 	return val;
+}
+
+static void set_option(const struct option_spec *spec, const char *arg)
+{
+	if (spec->flag)
+		*spec->flag = true;
+	else if (spec->text)
+		*spec->text = arg;
+	else if (spec->number)
+		*spec->number = num_option(spec, arg);
+	else if (spec->bytes)
+		*spec->bytes = num_option(spec, arg) * (spec->unit ?: 1);
+	else
+		*spec->budget = strcmp(arg, "keep") ? (long)num_option(spec, arg) : -1;
+}
+
+void parse_options(int argc, char **argv, const struct option_spec *specs)
+{
+	struct option options[64] = { };
+	int i, opt;
+
+	for (i = 0; specs[i].name; i++)
+		options[i] = (struct option){
+			specs[i].name, specs[i].flag ? no_argument : required_argument
+		};
+	while ((opt = getopt_long(argc, argv, "", options, &i)) != -1) {
+		if (opt)
+			exit(KSFT_FAIL);
+		set_option(&specs[i], optarg);
+	}
+	if (optind < argc) {
+		fprintf(stderr, "%s: %s: not an option; see --help\n",
+			program_invocation_short_name, argv[optind]);
+		exit(KSFT_FAIL);
+	}
 }
 
 FILE *csv_open(const char *path, const char *header)
@@ -337,7 +372,7 @@ FILE *csv_open(const char *path, const char *header)
 	FILE *f = fopen(path, "a");
 
 	if (!f) {
-		because("cannot open %s: %s", path, strerror(errno));
+		cannot("open %s: %s", path, strerror(errno));
 		return NULL;
 	}
 	/* Where a stream that appends is before it has written, is up to libc. */
@@ -351,5 +386,5 @@ bool csv_close(FILE *f, const char *path)
 {
 	bool bad = ferror(f);
 
-	return (!fclose(f) && !bad) || because("cannot write to %s", path);
+	return (!fclose(f) && !bad) || cannot("write to %s", path);
 }

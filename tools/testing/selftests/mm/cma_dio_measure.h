@@ -82,12 +82,23 @@ double percentile_ms(struct result *res, unsigned int percent);
 double result_iops(const struct result *res);
 void result_print(struct result *res);
 
-/* The number that an option of this program has, or exit and say which are right. */
-unsigned long num_option(const char *name, const char *arg, unsigned long lowest,
-			 unsigned long highest);
+/* An option of a program: one of these pointers, for what it sets, and for numbers a range */
+struct option_spec {
+	const char *name;
+	bool *flag;
+	const char **text;
+	unsigned int *number;
+	size_t *bytes;
+	long *budget;			/* a number, or -1 for "keep" */
+	unsigned long lowest;
+	unsigned long highest;
+	size_t unit;			/* of bytes; 0: 1 */
+};
+
+/* The last one has no name. Exits, and says which are right, if one is not. */
+void parse_options(int argc, char **argv, const struct option_spec *specs);
 /* Open a table to append rows to; a new one gets the header first. */
 FILE *csv_open(const char *path, const char *header);
-/* Both say in the reason what went wrong. */
 bool csv_close(FILE *f, const char *path);
 
 #endif

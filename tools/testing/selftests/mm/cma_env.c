@@ -13,29 +13,29 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "cma_env.h"
+#include <sys/uio.h>	/* after aio_abi.h, whose RWF_* need __force */
 #include "vm_util.h"
 
-/* For RWF_NOWAIT in some versions of linux/fs.h */
-#ifndef __force
-#define __force
-#endif
-
-#define HEAPS		"/dev/dma_heap"
-
-char reason[512] = "see above";
-
-__printf(1, 2) bool because(const char *fmt, ...)
+void *map_shared(size_t bytes)
 {
-	va_list args;
+	void *addr = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-	va_start(args, fmt);
-	vsnprintf(reason, sizeof(reason), fmt, args);
-	va_end(args);
-	return false;
+	if (addr == MAP_FAILED)
+		ksft_exit_fail_perror("mmap");
+	return addr;
+}
+
+unsigned int from_env(const char *name, unsigned int preset)
+{
+	const char *env = getenv(name);
+	int val = env ? atoi(env) : 0;
+
+	return val > 0 ? val : preset;
 }
 
 __printf(1, 2) bool run_cmd(const char *fmt, ...)
@@ -56,12 +56,12 @@ bool fs_create(const char *dev, const char *type, const char *mkfs, const char *
 
 	mkdir(FS_MNT, 0700);
 	if (!run_cmd("%s /dev/%s >/dev/null 2>&1", mkfs, dev))
-		return because("'%s' failed: is it installed?", mkfs);
+		return cannot("run '%s': is it installed?", mkfs);
 	if (run_cmd("mount -t %s -o %s /dev/%s " FS_MNT " 2>/dev/null", type, options, dev))
 		return true;
 	for (i = 0; type[i] && i < sizeof(name) - 1; i++)
 		name[i] = toupper(type[i]);
-	return because("cannot mount %s: needs CONFIG_%s_FS", type, name);
+	return cannot("mount %s: needs CONFIG_%s_FS", type, name);
 }
 
 int memory_set_state(unsigned long block, const char *state, unsigned int seconds)
@@ -101,8 +101,7 @@ bool area_take(const struct cma_area *a)
 			return true;
 		usleep(20000);
 	}
-	return because("area %s cannot be allocated even without load: %s",
-		       a->name, strerror(-err));
+	return cannot("allocate area %s even without load: %s", a->name, strerror(-err));
 }
 
 int heap_alloc(int heap, size_t bytes)
@@ -146,9 +145,6 @@ int heap_open(void)
 	}
 	if (dir)
 		closedir(dir);
-	if (fd < 0)
-		because("no heap in " HEAPS " has the area %s: needs CONFIG_DMABUF_HEAPS_CMA",
-			area.name);
 	return fd;
 }
 
@@ -165,7 +161,7 @@ char *resident_page(const struct pool *pool, size_t offset)
 	for (; offset < pool->bytes; offset += psize())
 		if (resident_pages(pool, pool->addr + offset, psize()))
 			return pool->addr + offset;
-	because("no page of the buffers is in the area");
+	cannot("find a page of the buffers in the area");
 	return NULL;
 }
 

@@ -3,7 +3,6 @@
 #define _MM_CMA_ENV_H
 
 #include <stdbool.h>
-#include <sys/uio.h>
 #include "cma_util.h"
 
 #define MEMORY_SYS	"/sys/devices/system/memory"
@@ -25,15 +24,22 @@ static inline size_t max_size(size_t a, size_t b)
 	return a > b ? a : b;
 }
 
-/*
- * Why something cannot be done: for SKIP() and for messages. cma_util.c prints that
- * itself.
- */
-extern char reason[512];
-/* Set it; returns false. */
-__printf(1, 2) bool because(const char *fmt, ...);
+static inline void raise_to(long long *us, long long to)
+{
+	if (*us < to)
+		*us = to;
+}
+
+/* Memory that processes share which are forked later. Exits if there is none. */
+void *map_shared(size_t bytes);
 
 /* Shell commands for what has no plain system call: mkfs, mount, modprobe. */
+/* By how much a busy, slow machine is late, in the environment */
+#define SLACK_MS	"CMA_GUP_STRESS_SLACK_MS"
+
+/* A positive number from the environment, or the preset */
+unsigned int from_env(const char *name, unsigned int preset);
+
 __printf(1, 2) bool run_cmd(const char *fmt, ...);
 /* Make a file system on a device by the command mkfs and mount it at FS_MNT. */
 bool fs_create(const char *dev, const char *type, const char *mkfs, const char *options);
@@ -45,7 +51,10 @@ unsigned long area_get(const char *file);
 /* Allocate an area while there is no load: then it has to work soon. */
 bool area_take(const struct cma_area *a);
 
-/* Open the dma-buf heap that has the area, or return -1 with the reason set. */
+#define HEAPS		"/dev/dma_heap"
+#define NO_HEAP		"no heap in " HEAPS " has the area: needs CONFIG_DMABUF_HEAPS_CMA"
+
+/* Open the dma-buf heap that has the area, or return -1. */
 int heap_open(void);
 /* Returns a file descriptor of a dma-buf, or -errno. */
 int heap_alloc(int heap, size_t bytes);

@@ -6,9 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <limits.h>
-#include <linux/dma-heap.h>
 #include <mm/gup_test.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -228,17 +226,10 @@ static unsigned long alloc_pages(const struct bench *b)
 
 static int take_once(struct bench *b)
 {
-	struct dma_heap_allocation_data data = {
-		.len = alloc_pages(b) * psize(),
-		.fd_flags = O_RDWR | O_CLOEXEC,
-	};
-
 	if (b->heap < 0)
 		return area_put(&area, "alloc", alloc_pages(b));
-	if (ioctl(b->heap, DMA_HEAP_IOCTL_ALLOC, &data))
-		return -errno;
-	b->dmabuf = data.fd;
-	return 0;
+	b->dmabuf = heap_alloc(b->heap, alloc_pages(b) * psize());
+	return b->dmabuf < 0 ? b->dmabuf : 0;
 }
 
 static void give_back(struct bench *b)
@@ -293,149 +284,64 @@ static void give(void *arg)
 		read_trace(" us=", see_wait, &b->waited);
 }
 
-static const char *parse_name(const char *name, const char *arg)
+static void check_name(const char *option, const char *name)
 {
-	if (strpbrk(arg, ",\n")) {
-		fprintf(stderr, "cma_gup_bench: --%s %s: no commas, please\n", name, arg);
+	if (strpbrk(name, ",\n")) {
+		fprintf(stderr, "cma_gup_bench: --%s %s: no commas, please\n", option, name);
 		exit(KSFT_FAIL);
 	}
-	return arg;
 }
 
 static void parse(int argc, char **argv, struct bench *b)
 {
-	enum {
-		THREADS, SLOTS, IO_BYTES, COMPLETION_US, FRESH, TOUCH, IDLE, WRITER, LEAVE_MB,
-		APART, OUTSIDE, ALLOC_BYTES, HEAP, RETRIES, RETRY_MS, WATCH_MS, CHURN, TRIES,
-		BUDGET, ATTRIBUTE, WAITS, PIN_COST, KERNEL, NAME, CSV, SAMPLES,
-	};
-	static const struct option options[] = {
-		[THREADS] = { "threads", required_argument },
-		[SLOTS] = { "slots", required_argument },
-		[IO_BYTES] = { "io-bytes", required_argument },
-		[COMPLETION_US] = { "completion-us", required_argument },
-		[FRESH] = { "fresh", no_argument },
-		[TOUCH] = { "touch", no_argument },
-		[IDLE] = { "idle", no_argument },
-		[WRITER] = { "writer", no_argument },
-		[LEAVE_MB] = { "leave-mb", required_argument },
-		[APART] = { "apart", no_argument },
-		[OUTSIDE] = { "outside", no_argument },
-		[ALLOC_BYTES] = { "alloc-bytes", required_argument },
-		[HEAP] = { "heap", required_argument },
-		[RETRIES] = { "retries", required_argument },
-		[RETRY_MS] = { "retry-ms", required_argument },
-		[WATCH_MS] = { "watch-ms", required_argument },
-		[CHURN] = { "churn", no_argument },
-		[TRIES] = { "tries", required_argument },
-		[BUDGET] = { "budget", required_argument },
-		[ATTRIBUTE] = { "attribute", no_argument },
-		[WAITS] = { "waits", no_argument },
-		[PIN_COST] = { "pin-cost", no_argument },
-		[KERNEL] = { "kernel", required_argument },
-		[NAME] = { "name", required_argument },
-		[CSV] = { "csv", required_argument },
-		[SAMPLES] = { "samples", required_argument },
+	struct measure_spec *spec = &b->spec;
+	const char *heap = NULL;
+	bool write = false;
+	const struct option_spec options[] = {
+		{ "threads", .number = &spec->load.threads, .lowest = 1, .highest = 256 },
+		{ "slots", .number = &spec->load.slots, .lowest = 1, .highest = 4096 },
+		{ "io-bytes", .bytes = &spec->load.seg_bytes, .lowest = psize(),
+		  .highest = 16 * MB },
+		/* null_blk gives up on a request after 5 s. */
+		{ "completion-us", .number = &spec->load.completion_us, .lowest = 1,
+		  .highest = 4000000 },
+		{ "fresh", .flag = &spec->fresh },
+		{ "touch", .flag = &spec->touch },
+		{ "idle", .flag = &spec->idle },
+		{ "writer", .flag = &write },
+		{ "leave-mb", .bytes = &spec->leave, .lowest = 8, .highest = 4096, .unit = MB },
+		{ "apart", .flag = &spec->apart },
+		{ "outside", .flag = &spec->outside },
+		{ "alloc-bytes", .bytes = &b->alloc_bytes, .lowest = psize(),
+		  .highest = LONG_MAX },
+		{ "heap", .text = &heap },
+		{ "retries", .number = &b->retries, .highest = 1000 },
+		{ "retry-ms", .number = &b->retry_ms, .lowest = 1, .highest = 10000 },
+		{ "watch-ms", .number = &b->watch_ms, .lowest = 1, .highest = 60000 },
+		{ "churn", .flag = &b->churn },
+		{ "tries", .number = &b->tries, .lowest = 1, .highest = 100000 },
+		{ "budget", .budget = &b->budget, .highest = INT_MAX },
+		{ "attribute", .flag = &b->attribute },
+		{ "waits", .flag = &b->waits },
+		{ "pin-cost", .flag = &b->pin_cost },
+		{ "kernel", .text = &b->kernel },
+		{ "name", .text = &b->name },
+		{ "csv", .text = &b->csv },
+		{ "samples", .text = &b->samples },
 		{ },
 	};
-	struct measure_spec *spec = &b->spec;
 	static struct writer writer;
-	int i, opt;
 
-	while ((opt = getopt_long(argc, argv, "", options, &i)) != -1) {
-		if (opt)
-			exit(KSFT_FAIL);
-		switch (i) {
-		case THREADS:
-			spec->load.threads = num_option("threads", optarg, 1, 256);
-			break;
-		case SLOTS:
-			spec->load.slots = num_option("slots", optarg, 1, 4096);
-			break;
-		case IO_BYTES:
-			spec->load.seg_bytes = num_option("io-bytes", optarg, psize(), 16 * MB);
-			break;
-		case COMPLETION_US:
-			/* null_blk gives up on a request after 5 s. */
-			spec->load.completion_us = num_option("completion-us", optarg, 1, 4000000);
-			break;
-		case FRESH:
-			spec->fresh = true;
-			break;
-		case TOUCH:
-			spec->touch = true;
-			break;
-		case IDLE:
-			spec->idle = true;
-			break;
-		case WRITER:
-			b->writer = &writer;
-			break;
-		case LEAVE_MB:
-			spec->leave = num_option("leave-mb", optarg, 8, 4096) * MB;
-			break;
-		case APART:
-			spec->apart = true;
-			break;
-		case OUTSIDE:
-			spec->outside = true;
-			break;
-		case ALLOC_BYTES:
-			b->alloc_bytes = num_option("alloc-bytes", optarg, psize(), LONG_MAX);
-			break;
-		case HEAP:
-			b->heap = open(optarg, O_RDWR | O_CLOEXEC);
-			if (b->heap >= 0)
-				break;
-			fprintf(stderr, "cma_gup_bench: cannot open %s: %s\n", optarg,
-				strerror(errno));
-			exit(KSFT_SKIP);
-		case RETRIES:
-			b->retries = num_option("retries", optarg, 0, 1000);
-			break;
-		case RETRY_MS:
-			b->retry_ms = num_option("retry-ms", optarg, 1, 10000);
-			break;
-		case WATCH_MS:
-			b->watch_ms = num_option("watch-ms", optarg, 1, 60000);
-			break;
-		case CHURN:
-			b->churn = true;
-			break;
-		case TRIES:
-			b->tries = num_option("tries", optarg, 1, 100000);
-			break;
-		case BUDGET:
-			b->budget = -1;
-			if (strcmp(optarg, "keep"))
-				b->budget = num_option("budget", optarg, 0, INT_MAX);
-			break;
-		case ATTRIBUTE:
-			b->attribute = true;
-			break;
-		case WAITS:
-			b->waits = true;
-			break;
-		case PIN_COST:
-			b->pin_cost = true;
-			break;
-		case KERNEL:
-			b->kernel = parse_name("kernel", optarg);
-			break;
-		case NAME:
-			b->name = parse_name("name", optarg);
-			break;
-		case CSV:
-			b->csv = optarg;
-			break;
-		case SAMPLES:
-			b->samples = optarg;
-			break;
-		}
-	}
-	if (optind < argc) {
-		fprintf(stderr, "cma_gup_bench: %s: not an option; see --help\n", argv[optind]);
-		exit(KSFT_FAIL);
+	parse_options(argc, argv, options);
+	check_name("kernel", b->kernel);
+	check_name("name", b->name);
+	if (write)
+		b->writer = &writer;
+	if (heap)
+		b->heap = open(heap, O_RDWR | O_CLOEXEC);
+	if (heap && b->heap < 0) {
+		fprintf(stderr, "cma_gup_bench: cannot open %s: %s\n", heap, strerror(errno));
+		exit(KSFT_SKIP);
 	}
 	if (spec->fresh)
 		spec->load.slots = 1;
@@ -467,9 +373,9 @@ static bool writer_fill(int fd)
 
 	for (at = 0; at < WRITER_BYTES; at += sizeof(chunk))
 		if (pwrite(fd, chunk, sizeof(chunk), at) != sizeof(chunk))
-			return because("cannot write to a file: %s", strerror(errno));
+			return cannot("write to a file: %s", strerror(errno));
 	if (fsync(fd))
-		return because("fsync: %s", strerror(errno));
+		return cannot("write back a file: %s", strerror(errno));
 	/* The pages that are written to again shall be new ones. */
 	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 	return true;
@@ -492,10 +398,10 @@ static bool writer_start(struct writer *w)
 		return false;
 	w->fd = open(FS_MNT "/written", O_CREAT | O_RDWR, 0600);
 	if (w->fd < 0)
-		return because("cannot create a file: %s", strerror(errno));
+		return cannot("create a file: %s", strerror(errno));
 	return writer_fill(w->fd) &&
 	       (!pthread_create(&w->thread, NULL, writer_run, w) ||
-		because("cannot start a thread"));
+		cannot("start a thread"));
 }
 
 /* The file system's own buffers do not go away, and must not be in the area. */
@@ -549,18 +455,18 @@ static bool measure(struct bench *b, struct result *res)
 	struct pool pool;
 
 	if (spec->load.seg_bytes % psize() || b->alloc_bytes % psize())
-		return because("sizes have to be multiples of %u", psize());
+		return cannot("use sizes that are no multiples of %u", psize());
 	if (spec->outside && spec->fresh)
-		return because("fresh buffers cannot be kept out of the area");
+		return cannot("keep fresh buffers out of the area");
 	if (buffers > area_bytes() || alloc_pages(b) > area.count)
-		return because("%zu MB of buffers, %zu MB to allocate: too much for %zu MB",
-			       buffers / MB, alloc_pages(b) * psize() / MB, area_bytes() / MB);
+		return cannot("have %zu MB of buffers and allocate %zu MB in an area of %zu MB",
+			      buffers / MB, alloc_pages(b) * psize() / MB, area_bytes() / MB);
 	if (b->budget >= 0 && area.budget >= 0 && put_num(budget_file(), b->budget))
-		return because("cannot set the budget to %ld ms", b->budget);
+		return cannot("set the budget to %ld ms", b->budget);
 	if (b->attribute && put_num(TRACE_ISOLATED, 1))
-		return because("no %s: needs tracefs", TRACE_ISOLATED);
+		return cannot("write to %s: needs tracefs", TRACE_ISOLATED);
 	if (b->waits && put_num(TRACE_WAITS, 1))
-		return because("no %s: this kernel's CMA does not wait for pins", TRACE_WAITS);
+		return cannot("write to %s: this kernel's CMA does not wait", TRACE_WAITS);
 	return measure_tries(b, &pool, &taker, res);
 }
 
@@ -644,7 +550,7 @@ static bool write_samples(const struct bench *b, const struct result *res)
 
 	f = open_memstream(&rows, &len);
 	if (!f)
-		return because("out of memory");
+		return cannot("allocate memory");
 	for (i = 0; !b->watch_ms && i < res->tried; i++)
 		sample(f, b, res->attempts[i].ok ? "alloc_us" : "fail_us", res->attempts[i].us, 1);
 	sample_hist(f, b, "io_us", &res->io);
@@ -707,7 +613,7 @@ static bool pin_cost_measure(int fd, const struct pin_cost *cost, char *addr, do
 		if (cost->fault)
 			madvise(addr, cost->bytes, MADV_DONTNEED);
 		if (ioctl(fd, cost->cmd, &gup) || gup.size != cost->bytes)
-			return because("gup_test failed: %s", strerror(errno));
+			return cannot("measure by gup_test: %s", strerror(errno));
 		pin_us = min_us(pin_us, gup.get_delta_usec);
 		unpin_us = min_us(unpin_us, gup.put_delta_usec);
 	}
@@ -738,11 +644,11 @@ static bool pin_cost_run(const struct bench *b, int fd, const struct pin_cost *c
 
 	map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (map == MAP_FAILED)
-		return because("cannot map memory: %s", strerror(errno));
+		return cannot("map memory: %s", strerror(errno));
 	addr = (char *)(((uintptr_t)map + huge - 1) & ~(huge - 1));
 	madvise(addr, cost->bytes, cost->thp ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	ok = !madvise(addr, cost->bytes, MADV_POPULATE_WRITE) ||
-	     because("cannot populate %zu MB: %s", cost->bytes / MB, strerror(errno));
+	     cannot("populate %zu MB: %s", cost->bytes / MB, strerror(errno));
 	ok = ok && pin_cost_measure(fd, cost, addr, &pin_ns, &unpin_ns) &&
 	     pin_cost_write(b, cost, pin_ns, unpin_ns);
 	munmap(map, len);
@@ -757,7 +663,7 @@ static bool pin_costs_run(const struct bench *b)
 
 	fd = open(GUP_TEST, O_RDWR);
 	if (fd < 0)
-		return because("no " GUP_TEST ": needs root, debugfs and CONFIG_GUP_TEST");
+		return cannot("open " GUP_TEST ": needs root, debugfs and CONFIG_GUP_TEST");
 	for (i = 0; ok && i < ARRAY_SIZE(pin_costs); i++)
 		ok = pin_cost_run(b, fd, &pin_costs[i]);
 	close(fd);
@@ -796,18 +702,12 @@ int main(int argc, char **argv)
 		return KSFT_PASS;
 	}
 	parse(argc, argv, &b);
-	if (b.pin_cost) {
-		if (pin_costs_run(&b))
-			return KSFT_PASS;
-		fprintf(stderr, "cma_gup_bench: %s\n", reason);
-		return KSFT_FAIL;
-	}
+	if (b.pin_cost)
+		return pin_costs_run(&b) ? KSFT_PASS : KSFT_FAIL;
 	system_prepare(restore_all);
 	if (!measure(&b, &res) || (b.csv && !write_row(&b, &res)) ||
-	    (b.samples && !write_samples(&b, &res))) {
-		fprintf(stderr, "cma_gup_bench: %s\n", reason);
+	    (b.samples && !write_samples(&b, &res)))
 		return KSFT_FAIL;
-	}
 	print_result(&b, &res);
 	return KSFT_PASS;
 }

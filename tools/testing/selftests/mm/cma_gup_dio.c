@@ -22,8 +22,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
-#include <asm/posix_types.h>	/* for aio_abi.h; not in the types.h of tools */
-#include <linux/aio_abi.h>
+#include <limits.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
@@ -36,17 +35,13 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "local_config.h_gen"
-#ifdef LOCAL_CONFIG_HAVE_LIBURING
-#include <liburing.h>
-#endif
 #include "cma_env.h"
+#include "cma_io.h"
 #include "vm_util.h"
 
-#define LOAD_DEV	NULLB_PREFIX "load"
+#define TARGET_DEV	NULLB_PREFIX "target"
 #define PROBE_DEV	NULLB_PREFIX "probe"
 
 /* RWF_ATOMIC, which older C libraries do not have */
@@ -56,7 +51,6 @@
 #define NR_SLOTS	2	/* I/Os in flight, per worker */
 #define HOT_SLOTS	8	/* the same, with hot buffers: one worker */
 #define HOT_SEGS	4	/* of 1 MB each, the first one not in the area */
-#define MAX_SEGS	1024	/* the most that one call takes */
 #define TAIL		1000	/* bytes that a file lacks to whole blocks */
 
 #define GATE_MS		5000	/* a gate has to be closed after that, or met */
@@ -112,27 +106,40 @@ enum fs_kind {
 static const struct {
 	const char *type;
 	const char *mkfs;
-	const char *package;	/* of mkfs, in Debian */
 	const char *options;
 	size_t bytes;
+	const char *needs;	/* packages as in Debian */
 } file_systems[] = {
-	[FS_NONE] = { .bytes = 64 * MB },
-	[FS_SCSI] = { },
-	[FS_EXT4] = { "ext4", "mkfs.ext4 -q", "e2fsprogs", "noatime", 64 * MB },
+	[FS_NONE] = { .bytes = 64 * MB, .needs = "null_blk and io_uring" },
+	[FS_SCSI] = { .needs = "a disk of scsi_debug" },
+	[FS_EXT4] = {
+		"ext4", "mkfs.ext4 -q", "noatime", 64 * MB, "CONFIG_EXT4_FS and e2fsprogs",
+	},
 	/* Without lazytime, a non-blocking write cannot update the times. */
-	[FS_XFS] = { "xfs", "mkfs.xfs -q -f", "xfsprogs", "noatime,lazytime", 320 * MB },
+	[FS_XFS] = {
+		"xfs", "mkfs.xfs -q -f", "noatime,lazytime", 320 * MB,
+		"CONFIG_XFS_FS and xfsprogs",
+	},
 	/* To checksum what it writes, btrfs would copy it first. */
 	[FS_BTRFS] = {
-		"btrfs", "mkfs.btrfs -q -f", "btrfs-progs", "noatime,nodatasum", 128 * MB,
+		"btrfs", "mkfs.btrfs -q -f", "noatime,nodatasum", 128 * MB,
+		"CONFIG_BTRFS_FS and btrfs-progs",
 	},
-	[FS_F2FS] = { "f2fs", "mkfs.f2fs -q -f", "f2fs-tools", "noatime", 128 * MB },
+	[FS_F2FS] = {
+		"f2fs", "mkfs.f2fs -q -f", "noatime", 128 * MB, "CONFIG_F2FS_FS and f2fs-tools",
+	},
 	[FS_GFS2] = {
-		"gfs2", "mkfs.gfs2 -q -O -p lock_nolock -j 1 -J 8", "gfs2-utils", "noatime",
-		128 * MB,
+		"gfs2", "mkfs.gfs2 -q -O -p lock_nolock -j 1 -J 8", "noatime", 128 * MB,
+		"CONFIG_GFS2_FS and gfs2-utils",
 	},
 	/* With clusters of several pages, so that some are mapped already. */
-	[FS_VFAT] = { "vfat", "mkfs.vfat -s 64", "dosfstools", "noatime", 64 * MB },
+	[FS_VFAT] = {
+		"vfat", "mkfs.vfat -s 64", "noatime", 64 * MB, "CONFIG_VFAT_FS and dosfstools",
+	},
 };
+
+/* Why it cannot be done was printed before. */
+#define NEEDS	"cannot be set up, see above; needs %s"
 
 struct target {
 	enum fs_kind fs;
@@ -151,7 +158,7 @@ static bool file_fill(int fd, size_t bytes)
 
 	buf = mmap(NULL, step, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (buf == MAP_FAILED)
-		return because("out of memory");
+		return cannot("map memory: %s", strerror(errno));
 	for (done = 0; done < bytes; done += step) {
 		fill(buf, step, OLD_DATA, done);
 		ret = pwrite(fd, buf, step, done);
@@ -161,7 +168,7 @@ static bool file_fill(int fd, size_t bytes)
 	munmap(buf, step);
 	/* Metadata is written now, and not while there is a test. */
 	if (done < bytes || fsync(fd) || syncfs(fd))
-		return because("cannot write a file: %s", strerror(errno));
+		return cannot("write a file: %s", strerror(errno));
 	return true;
 }
 
@@ -174,7 +181,7 @@ static bool file_fill_extents(int fd, size_t bytes, size_t extent)
 		return false;
 	for (at = extent; at < bytes; at += extent)
 		if (fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, at, extent))
-			return because("cannot take out a part of a file: %s", strerror(errno));
+			return cannot("take out a part of a file: %s", strerror(errno));
 	return true;
 }
 
@@ -198,14 +205,14 @@ static int scsi_open(void)
 
 	if (glob("/sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*/block/sd*",
 		 0, NULL, &found)) {
-		because("no disk of scsi_debug");
+		cannot("find a disk of scsi_debug");
 		return -1;
 	}
 	snprintf(path, sizeof(path), "/dev/%s", strrchr(found.gl_pathv[0], '/') + 1);
 	globfree(&found);
 	fd = open(path, O_RDWR | O_DIRECT);
 	if (fd < 0)
-		because("cannot open %s: %s", path, strerror(errno));
+		cannot("open %s: %s", path, strerror(errno));
 	return fd;
 }
 
@@ -218,7 +225,7 @@ static bool target_open(struct target *t, size_t file_bytes)
 		t->fd[i] = -1;
 	t->conf.bytes = file_systems[t->fs].bytes;
 	t->conf.memory_backed = true;
-	t->dev_fd = t->fs == FS_SCSI ? scsi_open() : nullb_create(LOAD_DEV, &t->conf);
+	t->dev_fd = t->fs == FS_SCSI ? scsi_open() : nullb_create(TARGET_DEV, &t->conf);
 	if (t->dev_fd < 0)
 		return false;
 	if (t->fs == FS_NONE || t->fs == FS_SCSI) {
@@ -229,17 +236,14 @@ static bool target_open(struct target *t, size_t file_bytes)
 
 	close(t->dev_fd);
 	t->dev_fd = -1;
-	if (!run_cmd("command -v mkfs.%s >/dev/null", file_systems[t->fs].type))
-		return because("no mkfs.%s: needs the package %s", file_systems[t->fs].type,
-			       file_systems[t->fs].package);
-	if (!fs_create(LOAD_DEV, file_systems[t->fs].type, file_systems[t->fs].mkfs,
+	if (!fs_create(TARGET_DEV, file_systems[t->fs].type, file_systems[t->fs].mkfs,
 		       file_systems[t->fs].options))
 		return false;
 	for (i = 0; i < NR_WORKERS; i++) {
 		snprintf(path, sizeof(path), FS_MNT "/data%u", i);
 		t->fd[i] = open(path, O_CREAT | O_RDWR | O_DIRECT, 0600);
 		if (t->fd[i] < 0)
-			return because("cannot open %s for direct I/O: %s", path, strerror(errno));
+			return cannot("open %s for direct I/O: %s", path, strerror(errno));
 		if (t->extent ? !file_fill_extents(t->fd[i], file_bytes, t->extent) :
 				!file_fill(t->fd[i], file_bytes))
 			return false;
@@ -256,18 +260,6 @@ static off_t target_offset(const struct target *t, unsigned int worker, size_t p
 /*
  * I/Os
  */
-
-struct io {
-	int fd;
-	off_t offset;
-	struct iovec *iov;
-	unsigned int nr;
-	size_t bytes;
-	bool write;
-	int rw_flags;
-	long res;		/* bytes or -errno */
-	struct iocb iocb;
-};
 
 static void io_fill(const struct io *io, __u64 seed)
 {
@@ -304,194 +296,6 @@ static bool io_matches(const struct io *io, __u64 seed)
 }
 
 /*
- * Methods
- */
-
-enum method {
-	SYNC,			/* one part: pread(), pwrite(); else by vector */
-	AIO,
-	URING,
-	URING_SQPOLL,
-	URING_IOPOLL,
-};
-
-struct engine {
-	enum method method;
-	bool from_worker;	/* io_uring: let a worker start it */
-	aio_context_t ctx;
-#ifdef LOCAL_CONFIG_HAVE_LIBURING
-	struct io_uring ring;
-#endif
-};
-
-static void sync_run(struct io *io)
-{
-	ssize_t ret;
-
-	if (io->nr == 1 && !io->rw_flags && io->write)
-		ret = pwrite(io->fd, io->iov->iov_base, io->bytes, io->offset);
-	else if (io->nr == 1 && !io->rw_flags)
-		ret = pread(io->fd, io->iov->iov_base, io->bytes, io->offset);
-	else if (io->write)
-		ret = pwritev2(io->fd, io->iov, io->nr, io->offset, io->rw_flags);
-	else
-		ret = preadv2(io->fd, io->iov, io->nr, io->offset, io->rw_flags);
-	io->res = ret < 0 ? -errno : ret;
-}
-
-static void aio_start(struct engine *e, struct io *io)
-{
-	struct iocb *batch = &io->iocb;
-
-	io->iocb = (struct iocb){
-		.aio_data = (uintptr_t)io,
-		.aio_lio_opcode = io->write ? IOCB_CMD_PWRITEV : IOCB_CMD_PREADV,
-		.aio_fildes = io->fd,
-		.aio_buf = (uintptr_t)io->iov,
-		.aio_nbytes = io->nr,
-		.aio_offset = io->offset,
-		.aio_rw_flags = io->rw_flags,
-	};
-	io->res = -EINPROGRESS;
-	if (syscall(__NR_io_submit, e->ctx, 1, &batch) != 1)
-		io->res = -errno;
-}
-
-static struct io *aio_finish(struct engine *e)
-{
-	struct io_event event;
-	struct io *io;
-
-	while (syscall(__NR_io_getevents, e->ctx, 1, 1, &event, NULL) != 1)
-		;
-	io = (struct io *)(uintptr_t)event.data;
-	io->res = event.res;
-	return io;
-}
-
-#ifdef LOCAL_CONFIG_HAVE_LIBURING
-
-static bool uring_open(struct engine *e)
-{
-	unsigned int flags = 0;
-	int ret;
-
-	if (e->method == URING_SQPOLL)
-		flags = IORING_SETUP_SQPOLL;
-	else if (e->method == URING_IOPOLL)
-		flags = IORING_SETUP_IOPOLL;
-	ret = io_uring_queue_init(HOT_SLOTS, &e->ring, flags);
-	if (ret)
-		return because("io_uring_queue_init: %s", strerror(-ret));
-	return true;
-}
-
-static void uring_close(struct engine *e)
-{
-	io_uring_queue_exit(&e->ring);
-}
-
-static void uring_start(struct engine *e, struct io *io)
-{
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&e->ring);
-	int ret;
-
-	if (io->write)
-		io_uring_prep_writev2(sqe, io->fd, io->iov, io->nr, io->offset, io->rw_flags);
-	else
-		io_uring_prep_readv2(sqe, io->fd, io->iov, io->nr, io->offset, io->rw_flags);
-	io_uring_sqe_set_data(sqe, io);
-	if (e->from_worker)
-		io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
-	io->res = -EINPROGRESS;
-	ret = io_uring_submit(&e->ring);
-	/* With a submitting thread in the kernel, ret can count earlier ones, too. */
-	if (ret < 1)
-		io->res = ret;
-}
-
-static struct io *uring_finish(struct engine *e)
-{
-	struct io_uring_cqe *cqe;
-	struct io *io;
-
-	while (io_uring_wait_cqe(&e->ring, &cqe))
-		;
-	io = io_uring_cqe_get_data(cqe);
-	io->res = cqe->res;
-	io_uring_cqe_seen(&e->ring, cqe);
-	return io;
-}
-
-static bool uring_has_result(struct engine *e)
-{
-	struct io_uring_cqe *cqe;
-
-	return !io_uring_peek_cqe(&e->ring, &cqe);
-}
-
-#else
-
-static bool uring_open(struct engine *e)
-{
-	return because("built without liburing");
-}
-
-static void uring_close(struct engine *e) { }
-static void uring_start(struct engine *e, struct io *io) { }
-static struct io *uring_finish(struct engine *e) { return NULL; }
-static bool uring_has_result(struct engine *e) { return false; }
-
-#endif /* LOCAL_CONFIG_HAVE_LIBURING */
-
-static bool engine_open(struct engine *e)
-{
-	if (e->method == SYNC)
-		return true;
-	if (e->method != AIO)
-		return uring_open(e);
-	if (syscall(__NR_io_setup, HOT_SLOTS, &e->ctx))
-		return because("io_setup: %s", strerror(errno));
-	return true;
-}
-
-static void engine_close(struct engine *e)
-{
-	if (e->method == AIO)
-		syscall(__NR_io_destroy, e->ctx);
-	else if (e->method != SYNC)
-		uring_close(e);
-}
-
-/* Returns whether it is in flight then. */
-static bool engine_start(struct engine *e, struct io *io)
-{
-	if (e->method == SYNC)
-		sync_run(io);
-	else if (e->method == AIO)
-		aio_start(e, io);
-	else
-		uring_start(e, io);
-	return io->res == -EINPROGRESS;
-}
-
-static struct io *engine_finish(struct engine *e)
-{
-	return e->method == AIO ? aio_finish(e) : uring_finish(e);
-}
-
-/* Start all, then wait for all. */
-static void engine_run(struct engine *e, struct io *ios, unsigned int nr)
-{
-	unsigned int i, started = 0;
-
-	for (i = 0; i < nr; i++)
-		started += engine_start(e, &ios[i]);
-	while (started--)
-		engine_finish(e);
-}
-
-/*
  * Prepare files and memory that are not in the area: it must not have pages of a
  * journal, say, which cannot be moved for reasons that are of no interest here.
  */
@@ -507,20 +311,20 @@ static bool outside_prepare(struct target *t, size_t file_bytes, char **mem, siz
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (*mem == MAP_FAILED || madvise(*mem, bytes, MADV_NOHUGEPAGE) ||
 		    madvise(*mem, bytes, MADV_POPULATE_WRITE))
-			ok = because("cannot populate %zu MB outside of the area", bytes / MB);
+			ok = cannot("populate %zu MB outside of the area", bytes / MB);
 	}
 	area_free();
 	return ok;
 }
 
 /*
- * The load: each worker writes, scrubs, reads and compares, again and again. Or,
+ * The verifier: each worker writes, scrubs, reads and compares, again and again. Or,
  * with hot buffers, it reads into each of them again as soon as it is full: there
  * is always a pin on most of them.
  */
 
 struct worker {
-	struct load *load;
+	struct verifier *verifier;
 	unsigned int id;
 	struct engine engine;
 	struct io ios[HOT_SLOTS];
@@ -529,7 +333,7 @@ struct worker {
 	unsigned long rounds;
 };
 
-struct load {
+struct verifier {
 	struct target target;
 	unsigned int nr_workers;
 	unsigned int nr_slots;	/* of each worker */
@@ -541,7 +345,7 @@ struct load {
 	bool two_extents;	/* for each I/O */
 	size_t io_bytes;
 	char *outside;
-	struct iovec iov[HOT_SLOTS][MAX_SEGS];
+	struct iovec iov[HOT_SLOTS][IOV_MAX];
 	struct worker workers[NR_WORKERS];
 	bool stop;
 	unsigned long errors;
@@ -550,69 +354,68 @@ struct load {
 };
 
 /* Pages in and outside of the area by turns; of hot buffers, all but the first MB. */
-static bool seg_is_in_area(const struct load *load, unsigned int seg)
+static bool seg_is_in_area(const struct verifier *v, unsigned int seg)
 {
-	return load->hot ? seg > 0 : seg % 2 == 0;
+	return v->hot ? seg > 0 : seg % 2 == 0;
 }
 
 /* How many segments are in the area, or how many are outside. */
-static size_t count_segs(const struct load *load, bool in_area)
+static size_t count_segs(const struct verifier *v, bool in_area)
 {
 	unsigned int seg, nr = 0;
 
-	for (seg = 0; seg < load->segs; seg++)
-		nr += seg_is_in_area(load, seg) == in_area;
-	return nr * load->nr_workers * load->nr_slots;
+	for (seg = 0; seg < v->segs; seg++)
+		nr += seg_is_in_area(v, seg) == in_area;
+	return nr * v->nr_workers * v->nr_slots;
 }
 
 /* Where and how long a segment is in its memory. */
-static void seg_place(const struct load *load, struct iovec *iov, unsigned int seg, char *mem)
+static void seg_place(const struct verifier *v, struct iovec *iov, unsigned int seg, char *mem)
 {
 	static const unsigned int lens[] = { 512, 1536, 2048 };
 
 	iov->iov_base = mem;
-	iov->iov_len = load->seg_bytes;
-	if (load->odd) {
+	iov->iov_len = v->seg_bytes;
+	if (v->odd) {
 		iov->iov_base = mem + 512;
 		iov->iov_len = lens[seg % 3];
 	}
 }
 
-static unsigned int load_place(struct load *load, const struct pool *pool)
+static unsigned int verifier_place(struct verifier *v, const struct pool *pool)
 {
-	size_t nr = count_segs(load, true), pages = pool->bytes / psize();
+	size_t nr = count_segs(v, true), pages = pool->bytes / psize();
 	size_t in_area = 0, outside = 0, resident = 0;
 	unsigned int slot, seg;
 	char *mem;
 
-	for (seg = 0; seg < load->segs; seg++)
-		for (slot = 0; slot < load->nr_workers * load->nr_slots; slot++) {
+	for (seg = 0; seg < v->segs; seg++)
+		for (slot = 0; slot < v->nr_workers * v->nr_slots; slot++) {
 			/* Neighbours in a vector are far from each other. */
-			if (seg_is_in_area(load, seg)) {
+			if (seg_is_in_area(v, seg)) {
 				mem = pool->addr + in_area++ * pages / nr * psize();
-				resident += resident_pages(pool, mem, load->seg_bytes);
+				resident += resident_pages(pool, mem, v->seg_bytes);
 			} else {
-				mem = load->outside + outside++ * load->seg_bytes;
+				mem = v->outside + outside++ * v->seg_bytes;
 			}
-			seg_place(load, &load->iov[slot][seg], seg, mem);
+			seg_place(v, &v->iov[slot][seg], seg, mem);
 		}
-	return resident * 100 / (nr * load->seg_bytes / psize());
+	return resident * 100 / (nr * v->seg_bytes / psize());
 }
 
-static size_t io_expected(const struct load *load, const struct io *io, unsigned int slot)
+static size_t io_expected(const struct verifier *v, const struct io *io, unsigned int slot)
 {
-	bool cut = load->tail && !io->write && slot == NR_SLOTS - 1;
+	bool cut = v->tail && !io->write && slot == NR_SLOTS - 1;
 
 	return io->bytes - (cut ? TAIL : 0);
 }
 
 static void worker_check(struct worker *w, const struct io *io)
 {
-	struct load *load = w->load;
+	struct verifier *v = w->verifier;
 
-	if (io->res != (long)io_expected(load, io, io - w->ios) &&
-	    count_one(load->errors) == 1)
-		load->first_error = io->res;
+	if (io->res != (long)io_expected(v, io, io - w->ios) && count_one(v->errors) == 1)
+		v->first_error = io->res;
 }
 
 static void worker_io(struct worker *w, bool write)
@@ -629,7 +432,7 @@ static void worker_io(struct worker *w, bool write)
 static void *worker_run(void *arg)
 {
 	struct worker *w = arg;
-	struct load *load = w->load;
+	struct verifier *v = w->verifier;
 	__u64 seed = (w->id + 1) << 24;
 	unsigned int i;
 
@@ -638,16 +441,16 @@ static void *worker_run(void *arg)
 		for (i = 0; i < NR_SLOTS; i++)
 			io_fill(&w->ios[i], seed + i);
 		worker_io(w, true);
-		if (load->tail && ftruncate(w->ios[0].fd, NR_SLOTS * load->io_bytes - TAIL))
-			count_one(load->errors);
+		if (v->tail && ftruncate(w->ios[0].fd, NR_SLOTS * v->io_bytes - TAIL))
+			count_one(v->errors);
 		for (i = 0; i < NR_SLOTS; i++)
 			io_scrub(&w->ios[i]);
 		worker_io(w, false);
 		for (i = 0; i < NR_SLOTS; i++)
 			if (!io_matches(&w->ios[i], seed + i))
-				count_one(load->corrupt);
+				count_one(v->corrupt);
 		count_one(w->rounds);
-	} while (!read_once(load->stop));
+	} while (!read_once(v->stop));
 	return NULL;
 }
 
@@ -665,7 +468,7 @@ static void *worker_run_hot(void *arg)
 	struct worker *w = arg;
 	unsigned int i, in_flight = 0;
 
-	for (i = 0; i < w->load->nr_slots; i++) {
+	for (i = 0; i < w->verifier->nr_slots; i++) {
 		io_scrub(&w->ios[i]);
 		in_flight += worker_start(w, &w->ios[i]);
 	}
@@ -674,117 +477,117 @@ static void *worker_run_hot(void *arg)
 
 		worker_check(w, io);
 		count_one(w->rounds);
-		if (read_once(w->load->stop))
+		if (read_once(w->verifier->stop))
 			in_flight--;
 		else
 			in_flight -= !worker_start(w, io);
 	}
-	for (i = 0; i < w->load->nr_slots; i++)
+	for (i = 0; i < w->verifier->nr_slots; i++)
 		if (!io_matches(&w->ios[i], OLD_DATA))
-			count_one(w->load->corrupt);
+			count_one(w->verifier->corrupt);
 	return NULL;
 }
 
-static void load_stop(struct load *load)
+static void verifier_stop(struct verifier *v)
 {
 	unsigned int i;
 
-	write_once(load->stop, true);
-	for (i = 0; i < load->nr_workers; i++) {
-		if (load->workers[i].running)
-			pthread_join(load->workers[i].thread, NULL);
-		load->workers[i].running = false;
+	write_once(v->stop, true);
+	for (i = 0; i < v->nr_workers; i++) {
+		if (v->workers[i].running)
+			pthread_join(v->workers[i].thread, NULL);
+		v->workers[i].running = false;
 	}
 }
 
 /* Start, and wait until each worker has been once around. */
-static bool load_start(struct load *load)
+static bool verifier_start(struct verifier *v)
 {
 	long long deadline = now_us() + 20 * USEC_PER_SEC;
 	unsigned int i;
 
-	load->stop = false;
-	for (i = 0; i < load->nr_workers; i++) {
-		struct worker *w = &load->workers[i];
+	v->stop = false;
+	for (i = 0; i < v->nr_workers; i++) {
+		struct worker *w = &v->workers[i];
 
 		w->rounds = 0;
-		if (pthread_create(&w->thread, NULL, load->hot ? worker_run_hot : worker_run, w)) {
-			load_stop(load);
-			return because("cannot start a thread");
+		if (pthread_create(&w->thread, NULL, v->hot ? worker_run_hot : worker_run, w)) {
+			verifier_stop(v);
+			return cannot("start a thread");
 		}
 		w->running = true;
 	}
-	for (i = 0; i < load->nr_workers; i++)
-		while (!read_once(load->workers[i].rounds)) {
+	for (i = 0; i < v->nr_workers; i++)
+		while (!read_once(v->workers[i].rounds)) {
 			if (now_us() > deadline) {
-				load_stop(load);
-				return because("the load does not get going");
+				verifier_stop(v);
+				return cannot("get the workers going");
 			}
 			usleep(1000);
 		}
 	return true;
 }
 
-static bool worker_create(struct load *load, unsigned int id, enum method method,
+static bool worker_create(struct verifier *v, unsigned int id, enum method method,
 			  size_t per_worker)
 {
-	struct worker *w = &load->workers[id];
+	struct worker *w = &v->workers[id];
 	unsigned int i;
 
-	w->load = load;
+	w->verifier = v;
 	w->id = id;
 	w->engine.method = method;
-	if (!engine_open(&w->engine))
+	if (!engine_open(&w->engine, v->nr_slots))
 		return false;
-	for (i = 0; i < load->nr_slots; i++)
+	for (i = 0; i < v->nr_slots; i++)
 		w->ios[i] = (struct io){
-			.fd = load->target.fd[id],
-			.offset = target_offset(&load->target, id, per_worker) +
-				  (load->hot ? 0 : i * load->io_bytes),
-			.iov = load->iov[id * load->nr_slots + i],
-			.nr = load->segs,
-			.bytes = load->io_bytes,
+			.fd = v->target.fd[id],
+			.offset = target_offset(&v->target, id, per_worker) +
+				  (v->hot ? 0 : i * v->io_bytes),
+			.iov = v->iov[id * v->nr_slots + i],
+			.nr = v->segs,
+			.bytes = v->io_bytes,
 		};
 	return true;
 }
 
-static bool load_create(struct load *load, enum method method)
+static bool verifier_create(struct verifier *v, enum method method)
 {
 	size_t per_worker;
 	unsigned int i;
 
-	load->nr_workers = load->hot ? 1 : NR_WORKERS;
-	load->nr_slots = load->hot ? HOT_SLOTS : NR_SLOTS;
-	load->seg_bytes = load->hot ? MB : psize();
-	load->io_bytes = load->odd ? load->segs / 3 * 4 * KB : load->segs * load->seg_bytes;
-	per_worker = (load->hot ? 1 : NR_SLOTS) * load->io_bytes;
-	load->target.extent = load->two_extents ? load->io_bytes / 2 : 0;
+	v->nr_workers = v->hot ? 1 : NR_WORKERS;
+	v->nr_slots = v->hot ? HOT_SLOTS : NR_SLOTS;
+	v->seg_bytes = v->hot ? MB : psize();
+	v->io_bytes = v->odd ? v->segs / 3 * 4 * KB : v->segs * v->seg_bytes;
+	per_worker = (v->hot ? 1 : NR_SLOTS) * v->io_bytes;
+	v->target.extent = v->two_extents ? v->io_bytes / 2 : 0;
 	/*
 	 * null_blk copies data when it starts a request. With a scheduler and
 	 * a shallow queue, that is long after the pages were pinned.
 	 */
-	load->target.conf.completion_us = 1000;
-	load->target.conf.scheduler = !load->hot;
-	load->target.conf.depth = load->hot ? 64 : 4;
-	if (!outside_prepare(&load->target, per_worker, &load->outside,
-			     count_segs(load, false) * load->seg_bytes))
+	v->target.conf.completion_us = 1000;
+	v->target.conf.scheduler = !v->hot;
+	v->target.conf.depth = v->hot ? 64 : 4;
+	if (!outside_prepare(&v->target, per_worker, &v->outside,
+			     count_segs(v, false) * v->seg_bytes))
 		return false;
-	for (i = 0; i < load->nr_workers; i++)
-		if (!worker_create(load, i, method, per_worker))
+	for (i = 0; i < v->nr_workers; i++)
+		if (!worker_create(v, i, method, per_worker))
 			return false;
 	return true;
 }
 
-static void load_destroy(struct load *load)
+static void verifier_destroy(struct verifier *v)
 {
 	unsigned int i;
 
-	for (i = 0; i < load->nr_workers; i++)
-		engine_close(&load->workers[i].engine);
-	target_close(&load->target);
+	for (i = 0; i < v->nr_workers; i++)
+		engine_close(&v->workers[i].engine);
+	target_close(&v->target);
 }
 
-struct result {
+struct tries {
 	unsigned int tried;
 	unsigned int succeeded;
 	unsigned int resident;		/* %, of the worst try */
@@ -792,25 +595,24 @@ struct result {
 	long long longest_us;
 };
 
-static bool try_once(struct load *load, struct pool *pool, struct result *res)
+static bool verifier_try(struct verifier *v, struct pool *pool, struct tries *res)
 {
-	unsigned int resident = load_place(load, pool);
-	long long start, us;
+	unsigned int resident = verifier_place(v, pool);
+	long long start;
 	unsigned int i;
 
-	if (!load_start(load))
+	if (!verifier_start(v))
 		return false;
 	start = now_us();
 	res->succeeded += !area_alloc();
-	us = now_us() - start;
-	load_stop(load);
+	raise_to(&res->longest_us, now_us() - start);
+	verifier_stop(v);
 	area_free();
 
 	res->tried++;
 	res->resident = min_size(res->resident, resident);
-	res->longest_us = max_size(res->longest_us, us);
-	for (i = 0; i < load->nr_workers; i++)
-		res->rounds += load->workers[i].rounds;
+	for (i = 0; i < v->nr_workers; i++)
+		res->rounds += v->workers[i].rounds;
 	return true;
 }
 
@@ -826,25 +628,25 @@ static unsigned int nr_tries(void)
  * Metadata of btrfs can be in the area. What is dirty there does not move, nor
  * do the roots, once they were written to.
  */
-static bool metadata_stays(const struct load *load)
+static bool metadata_stays(const struct verifier *v)
 {
-	return load->target.fs == FS_BTRFS && !load->hot;
+	return v->target.fs == FS_BTRFS && !v->hot;
 }
 
-static bool run_tries(struct load *load, struct result *res)
+static bool verifier_tries(struct verifier *v, struct tries *res)
 {
 	struct pool pool;
 	bool ok = true;
 
-	*res = (struct result){ .resident = 100 };
+	*res = (struct tries){ .resident = 100 };
 	if (!pool_prepare(&pool, POOL_ANON,
-			  max_size(count_segs(load, true) * load->seg_bytes, area_bytes() / 8)))
+			  max_size(count_segs(v, true) * v->seg_bytes, area_bytes() / 8)))
 		return false;
 	while (ok && res->tried < nr_tries()) {
 		ok = pool_fill(&pool);
-		if (!ok && res->tried && metadata_stays(load))
+		if (!ok && res->tried && metadata_stays(v))
 			return true;
-		ok = ok && try_once(load, &pool, res);
+		ok = ok && verifier_try(v, &pool, res);
 		pool_unmap(&pool);
 	}
 	return ok;
@@ -864,17 +666,14 @@ static void counters_read(struct counters *c)
 	c->timeouts = vm_counter("pin_gate_timeout");
 }
 
-static bool test_prepare(void)
+/* False if the test is skipped. */
+static bool test_prepare(struct __test_metadata *_metadata)
 {
-	int err;
-
 	if (area.budget < 0)
-		return because(NO_BUDGET);
+		SKIP(return false, NO_BUDGET);
 	/* A test that gets skipped while it is set up is not torn down. */
 	env_restore();
-	err = put_num(budget_file(), AMPLE_MS);
-	if (err)
-		return because("cannot set the budget: %s", strerror(-err));
+	ASSERT_EQ(put_num(budget_file(), AMPLE_MS), 0);
 	return true;
 }
 
@@ -886,97 +685,98 @@ static void expect_no_self_wait(struct __test_metadata *_metadata, const struct 
 		TH_LOG("%ld pins more than before", pins_held() - before->pins);
 }
 
-FIXTURE(load)
+FIXTURE(verify)
 {
 	struct counters before;
-	struct load *load;
+	struct verifier *v;
 };
 
-FIXTURE_VARIANT(load)
+FIXTURE_VARIANT(verify)
 {
 	enum fs_kind fs;
 	enum method method;
-	unsigned int segs;	/* 0: MAX_SEGS */
+	unsigned int segs;	/* 0: IOV_MAX */
 	bool odd;
 	bool tail;
 	bool two_extents;
 	bool hot;
 };
 
-FIXTURE_VARIANT_ADD(load, bdev_sync) { .method = SYNC };
-FIXTURE_VARIANT_ADD(load, bdev_aio) { .method = AIO };
-FIXTURE_VARIANT_ADD(load, bdev_aio_odd_vectors) { .method = AIO, .segs = 1023, .odd = true };
-FIXTURE_VARIANT_ADD(load, bdev_uring) { .method = URING };
-FIXTURE_VARIANT_ADD(load, bdev_uring_sqpoll) { .method = URING_SQPOLL };
-FIXTURE_VARIANT_ADD(load, bdev_uring_iopoll) { .method = URING_IOPOLL, .segs = 128 };
-FIXTURE_VARIANT_ADD(load, ext4_sync) { .fs = FS_EXT4, .method = SYNC };
-FIXTURE_VARIANT_ADD(load, ext4_sync_tail) { .fs = FS_EXT4, .method = SYNC, .tail = true };
-FIXTURE_VARIANT_ADD(load, ext4_aio) { .fs = FS_EXT4, .method = AIO };
-FIXTURE_VARIANT_ADD(load, ext4_uring_sqpoll) { .fs = FS_EXT4, .method = URING_SQPOLL };
-FIXTURE_VARIANT_ADD(load, xfs_sync_tail) { .fs = FS_XFS, .method = SYNC, .tail = true };
-FIXTURE_VARIANT_ADD(load, xfs_aio) { .fs = FS_XFS, .method = AIO };
-FIXTURE_VARIANT_ADD(load, xfs_uring) { .fs = FS_XFS, .method = URING };
-FIXTURE_VARIANT_ADD(load, xfs_uring_iopoll) { .fs = FS_XFS, .method = URING_IOPOLL, .segs = 128 };
-FIXTURE_VARIANT_ADD(load, xfs_uring_iopoll_two_extents)
+FIXTURE_VARIANT_ADD(verify, bdev_sync) { .method = SYNC };
+FIXTURE_VARIANT_ADD(verify, bdev_aio) { .method = AIO };
+FIXTURE_VARIANT_ADD(verify, bdev_aio_odd_vectors) { .method = AIO, .segs = 1023, .odd = true };
+FIXTURE_VARIANT_ADD(verify, bdev_uring) { .method = URING };
+FIXTURE_VARIANT_ADD(verify, bdev_uring_sqpoll) { .method = URING_SQPOLL };
+FIXTURE_VARIANT_ADD(verify, bdev_uring_iopoll) { .method = URING_IOPOLL, .segs = 128 };
+FIXTURE_VARIANT_ADD(verify, ext4_sync) { .fs = FS_EXT4, .method = SYNC };
+FIXTURE_VARIANT_ADD(verify, ext4_sync_tail) { .fs = FS_EXT4, .method = SYNC, .tail = true };
+FIXTURE_VARIANT_ADD(verify, ext4_aio) { .fs = FS_EXT4, .method = AIO };
+FIXTURE_VARIANT_ADD(verify, ext4_uring_sqpoll) { .fs = FS_EXT4, .method = URING_SQPOLL };
+FIXTURE_VARIANT_ADD(verify, xfs_sync_tail) { .fs = FS_XFS, .method = SYNC, .tail = true };
+FIXTURE_VARIANT_ADD(verify, xfs_aio) { .fs = FS_XFS, .method = AIO };
+FIXTURE_VARIANT_ADD(verify, xfs_uring) { .fs = FS_XFS, .method = URING };
+FIXTURE_VARIANT_ADD(verify, xfs_uring_iopoll) { .fs = FS_XFS, .method = URING_IOPOLL, .segs = 128 };
+FIXTURE_VARIANT_ADD(verify, xfs_uring_iopoll_two_extents)
 {
 	.fs = FS_XFS, .method = URING_IOPOLL, .segs = 128, .two_extents = true,
 };
 
-FIXTURE_VARIANT_ADD(load, vfat_sync) { .fs = FS_VFAT, .method = SYNC };
-FIXTURE_VARIANT_ADD(load, vfat_aio) { .fs = FS_VFAT, .method = AIO };
-FIXTURE_VARIANT_ADD(load, btrfs_sync) { .fs = FS_BTRFS, .method = SYNC };
-FIXTURE_VARIANT_ADD(load, btrfs_aio) { .fs = FS_BTRFS, .method = AIO };
-FIXTURE_VARIANT_ADD(load, f2fs_sync) { .fs = FS_F2FS, .method = SYNC };
-FIXTURE_VARIANT_ADD(load, f2fs_aio) { .fs = FS_F2FS, .method = AIO };
-FIXTURE_VARIANT_ADD(load, gfs2_sync) { .fs = FS_GFS2, .method = SYNC };
-FIXTURE_VARIANT_ADD(load, gfs2_aio) { .fs = FS_GFS2, .method = AIO };
-FIXTURE_VARIANT_ADD(load, ext4_uring_hot) { .fs = FS_EXT4, .method = URING, .hot = true };
-FIXTURE_VARIANT_ADD(load, xfs_uring_hot) { .fs = FS_XFS, .method = URING, .hot = true };
-FIXTURE_VARIANT_ADD(load, btrfs_uring_hot) { .fs = FS_BTRFS, .method = URING, .hot = true };
-FIXTURE_VARIANT_ADD(load, btrfs_aio_hot) { .fs = FS_BTRFS, .method = AIO, .hot = true };
-FIXTURE_VARIANT_ADD(load, f2fs_uring_hot) { .fs = FS_F2FS, .method = URING, .hot = true };
-FIXTURE_VARIANT_ADD(load, gfs2_aio_hot) { .fs = FS_GFS2, .method = AIO, .hot = true };
+FIXTURE_VARIANT_ADD(verify, vfat_sync) { .fs = FS_VFAT, .method = SYNC };
+FIXTURE_VARIANT_ADD(verify, vfat_aio) { .fs = FS_VFAT, .method = AIO };
+FIXTURE_VARIANT_ADD(verify, btrfs_sync) { .fs = FS_BTRFS, .method = SYNC };
+FIXTURE_VARIANT_ADD(verify, btrfs_aio) { .fs = FS_BTRFS, .method = AIO };
+FIXTURE_VARIANT_ADD(verify, f2fs_sync) { .fs = FS_F2FS, .method = SYNC };
+FIXTURE_VARIANT_ADD(verify, f2fs_aio) { .fs = FS_F2FS, .method = AIO };
+FIXTURE_VARIANT_ADD(verify, gfs2_sync) { .fs = FS_GFS2, .method = SYNC };
+FIXTURE_VARIANT_ADD(verify, gfs2_aio) { .fs = FS_GFS2, .method = AIO };
+FIXTURE_VARIANT_ADD(verify, ext4_uring_hot) { .fs = FS_EXT4, .method = URING, .hot = true };
+FIXTURE_VARIANT_ADD(verify, xfs_uring_hot) { .fs = FS_XFS, .method = URING, .hot = true };
+FIXTURE_VARIANT_ADD(verify, btrfs_uring_hot) { .fs = FS_BTRFS, .method = URING, .hot = true };
+FIXTURE_VARIANT_ADD(verify, btrfs_aio_hot) { .fs = FS_BTRFS, .method = AIO, .hot = true };
+FIXTURE_VARIANT_ADD(verify, f2fs_uring_hot) { .fs = FS_F2FS, .method = URING, .hot = true };
+FIXTURE_VARIANT_ADD(verify, gfs2_aio_hot) { .fs = FS_GFS2, .method = AIO, .hot = true };
 
-FIXTURE_SETUP(load)
+FIXTURE_SETUP(verify)
 {
-	if (!test_prepare())
-		SKIP(return, "%s", reason);
-	self->load = calloc(1, sizeof(*self->load));
-	ASSERT_NE(self->load, NULL);
-	self->load->hot = variant->hot;
-	self->load->segs = variant->segs ?: variant->hot ? HOT_SEGS : MAX_SEGS;
-	self->load->odd = variant->odd;
-	self->load->tail = variant->tail;
-	self->load->two_extents = variant->two_extents;
-	self->load->target.fs = variant->fs;
-	self->load->target.conf.poll_queues = variant->method == URING_IOPOLL;
-	self->load->target.conf.blocksize = variant->odd ? 4096 : 0;
-	if (!load_create(self->load, variant->method))
-		SKIP(return, "%s", reason);
+	static struct verifier verifier;
+	struct verifier *v = &verifier;
+
+	if (!test_prepare(_metadata))
+		return;
+	self->v = v;
+	v->hot = variant->hot;
+	v->segs = variant->segs ?: variant->hot ? HOT_SEGS : IOV_MAX;
+	v->odd = variant->odd;
+	v->tail = variant->tail;
+	v->two_extents = variant->two_extents;
+	v->target.fs = variant->fs;
+	v->target.conf.poll_queues = variant->method == URING_IOPOLL;
+	v->target.conf.blocksize = variant->odd ? 4096 : 0;
+	if (!verifier_create(v, variant->method))
+		SKIP(return, NEEDS, file_systems[variant->fs].needs);
 	counters_read(&self->before);
 }
 
-FIXTURE_TEARDOWN_PARENT(load)
+FIXTURE_TEARDOWN_PARENT(verify)
 {
 	env_restore();
 }
 
-TEST_F_TIMEOUT(load, whole_area, 120)
+TEST_F_TIMEOUT(verify, whole_area, 120)
 {
-	struct load *load = self->load;
-	struct result res;
+	struct verifier *v = self->v;
+	struct tries res;
 
-	ASSERT_TRUE(run_tries(load, &res))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(verifier_tries(v, &res));
 	ksft_print_msg("%u of %u allocations, max %lld ms, %lu rounds, %lu waits, %u %% in area\n",
 		       res.succeeded, res.tried, res.longest_us / USEC_PER_MSEC, res.rounds,
 		       vm_counter("pin_gate_wait") - self->before.waits, res.resident);
-	EXPECT_EQ(load->errors, 0)
-		TH_LOG("short or failed I/O, first result %ld", load->first_error);
-	EXPECT_EQ(load->corrupt, 0);
+	EXPECT_EQ(v->errors, 0)
+		TH_LOG("short or failed I/O, first result %ld", v->first_error);
+	EXPECT_EQ(v->corrupt, 0);
 	expect_no_self_wait(_metadata, &self->before);
-	load_destroy(load);
-	if (!metadata_stays(load) && res.resident >= MIN_RESIDENT)
+	verifier_destroy(v);
+	if (!metadata_stays(v) && res.resident >= MIN_RESIDENT)
 		EXPECT_EQ(res.succeeded, res.tried);
 }
 
@@ -995,12 +795,10 @@ static bool missing_create(struct missing *m)
 
 	m->uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	if (m->uffd < 0 || ioctl(m->uffd, UFFDIO_API, &api))
-		return because("userfaultfd: %s", strerror(errno));
+		return cannot("set up userfaultfd: %s", strerror(errno));
 	m->page = mmap(NULL, psize(), PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (m->page == MAP_FAILED)
-		return because("out of memory");
-	return true;
+	return m->page != MAP_FAILED || cannot("map a page: %s", strerror(errno));
 }
 
 /* From now on it is not there. */
@@ -1013,7 +811,7 @@ static bool missing_start(struct missing *m)
 
 	madvise(m->page, psize(), MADV_DONTNEED);
 	if (ioctl(m->uffd, UFFDIO_REGISTER, &reg))
-		return because("UFFDIO_REGISTER: %s", strerror(errno));
+		return cannot("register a page to userfaultfd: %s", strerror(errno));
 	return true;
 }
 
@@ -1023,7 +821,7 @@ static bool missing_wait(struct missing *m)
 	struct uffd_msg msg;
 
 	if (poll(&pollfd, 1, GATE_MS) != 1 || read(m->uffd, &msg, sizeof(msg)) != sizeof(msg))
-		return because("the I/O does not get to the missing page");
+		return cannot("stop the I/O at the missing page");
 	return true;
 }
 
@@ -1102,7 +900,7 @@ static bool hold_pin(struct hold *h)
 	if (!missing_start(&h->missing))
 		return false;
 	if (pthread_create(&h->holder, NULL, holder_run, h))
-		return because("cannot start a thread");
+		return cannot("start a thread");
 	h->holding = true;
 	return missing_wait(&h->missing);
 }
@@ -1132,15 +930,15 @@ static bool hold_allocate(struct hold *h)
 
 	h->alloc_done = false;
 	if (pthread_create(&h->allocator, NULL, allocator_run, h))
-		return because("cannot start a thread");
+		return cannot("start a thread");
 	h->allocating = true;
 	while (now_us() < deadline && !read_once(h->alloc_done)) {
 		if (gate_is_closed(h->probe_fd, h->page))
 			return true;
 		usleep(5000);
 	}
-	return because("no gate was closed; the allocation has %sended",
-		       read_once(h->alloc_done) ? "" : "not ");
+	return cannot("have a gate closed; the allocation has %sended",
+		      read_once(h->alloc_done) ? "" : "not ");
 }
 
 /* Returns the result of the allocation. */
@@ -1160,11 +958,12 @@ static int hold_finish(struct hold *h)
  */
 
 struct gated {
+	struct counters before;
 	struct hold hold;
 	struct target target;
 	struct engine engine;
 	struct io io;
-	struct iovec iov[MAX_SEGS];
+	struct iovec iov[IOV_MAX];
 	char *outside;		/* a page for each segment, and one more */
 	pthread_t thread;
 	long long done_us;
@@ -1180,12 +979,31 @@ static bool gated_create(struct gated *g, unsigned int segs)
 	g->io.nr = segs;
 	g->io.bytes = segs * psize();
 	if (!outside_prepare(&g->target, g->io.bytes, &g->outside, (segs + 1) * psize()) ||
-	    !engine_open(&g->engine) || !hold_create(&g->hold) || !hold_page(&g->hold))
+	    !engine_open(&g->engine, 1) || !hold_create(&g->hold) || !hold_page(&g->hold))
 		return false;
 	g->io.fd = g->target.fd[0];
 	for (i = 0; i < segs; i++)
 		g->iov[i] = (struct iovec){ g->outside + i * psize(), psize() };
 	return true;
+}
+
+/* For a fixture. The extents of a file are that long, or 0: any. */
+static struct gated *gated_setup(struct __test_metadata *_metadata, enum fs_kind fs,
+				 enum method method, unsigned int segs, size_t extent)
+{
+	static struct gated gated;
+	struct gated *g = &gated;
+
+	if (!test_prepare(_metadata))
+		return NULL;
+	g->target.fs = fs;
+	g->target.extent = extent;
+	g->target.conf.poll_queues = method == URING_IOPOLL;
+	g->engine.method = method;
+	if (!gated_create(g, segs))
+		SKIP(return NULL, NEEDS, file_systems[fs].needs);
+	counters_read(&g->before);
+	return g;
 }
 
 /* Close the gate of the last page of the I/O until gated_finish(). */
@@ -1214,7 +1032,7 @@ static void gated_io(struct gated *g, bool write, int rw_flags)
 {
 	g->io.write = write;
 	g->io.rw_flags = rw_flags;
-	sync_run(&g->io);
+	io_run(&g->io);
 }
 
 static void *gated_run(void *arg)
@@ -1233,7 +1051,7 @@ static bool gated_wait(unsigned long waits)
 
 	while (vm_counter("pin_gate_wait") == waits) {
 		if (now_us() > deadline)
-			return because("nobody waits at the gate");
+			return cannot("see anybody wait at the gate");
 		usleep(1000);
 	}
 	return true;
@@ -1289,7 +1107,7 @@ static bool stopped_io(struct gated *g, unsigned int at, bool write, struct stop
 
 	began = now_us();
 	if (pthread_create(&g->thread, NULL, gated_run, g))
-		return because("cannot start a thread");
+		return cannot("start a thread");
 	ok = missing_wait(&g->hold.missing) && hold_allocate(&g->hold);
 	start = now_us();
 	res->stopped_us = start - began;
@@ -1304,7 +1122,6 @@ static bool stopped_io(struct gated *g, unsigned int at, bool write, struct stop
 
 FIXTURE(self_wait)
 {
-	struct counters before;
 	struct gated *g;
 };
 
@@ -1352,19 +1169,8 @@ FIXTURE_VARIANT_ADD(self_wait, scsi_sync)
 
 FIXTURE_SETUP(self_wait)
 {
-	if (!test_prepare())
-		SKIP(return, "%s", reason);
-	self->g = calloc(1, sizeof(*self->g));
-	ASSERT_NE(self->g, NULL);
-	self->g->target.fs = variant->fs;
-	self->g->target.extent = variant->two_extents ? variant->at * psize() : 0;
-	self->g->target.conf.poll_queues = variant->method == URING_IOPOLL;
-	self->g->engine.method = variant->method;
-	/* A worker may wait; the first attempt never does. */
-	self->g->engine.from_worker = true;
-	if (!gated_create(self->g, variant->segs))
-		SKIP(return, "%s", reason);
-	counters_read(&self->before);
+	self->g = gated_setup(_metadata, variant->fs, variant->method, variant->segs,
+			      variant->two_extents ? variant->at * psize() : 0);
 }
 
 FIXTURE_TEARDOWN_PARENT(self_wait)
@@ -1378,9 +1184,10 @@ TEST_F(self_wait, write_and_read)
 	struct stop_result res = { };
 	int write;
 
+	/* A worker may wait; the first attempt never does. */
+	g->engine.from_worker = true;
 	for (write = 1; write >= 0; write--) {
-		ASSERT_TRUE(stopped_io(g, variant->at, write, &res))
-			TH_LOG("%s", reason);
+		ASSERT_TRUE(stopped_io(g, variant->at, write, &res));
 		ksft_print_msg("%s: stopped for %lld ms, then %lld ms with the gate closed\n",
 			       write ? "write" : "read", res.stopped_us / USEC_PER_MSEC,
 			       res.us / USEC_PER_MSEC);
@@ -1388,8 +1195,8 @@ TEST_F(self_wait, write_and_read)
 		EXPECT_EQ(res.alloc_err, 0);
 		EXPECT_LT(res.us, BOUND_MS * USEC_PER_MSEC);
 	}
-	EXPECT_EQ(vm_counter("pin_gate_wait"), self->before.waits);
-	expect_no_self_wait(_metadata, &self->before);
+	EXPECT_EQ(vm_counter("pin_gate_wait"), g->before.waits);
+	expect_no_self_wait(_metadata, &g->before);
 	gated_destroy(g);
 }
 
@@ -1400,7 +1207,6 @@ TEST_F(self_wait, write_and_read)
 
 FIXTURE(waits)
 {
-	struct counters before;
 	struct gated *g;
 };
 
@@ -1438,15 +1244,7 @@ FIXTURE_VARIANT_ADD(waits, scsi_atomic)
 
 FIXTURE_SETUP(waits)
 {
-	if (!test_prepare())
-		SKIP(return, "%s", reason);
-	self->g = calloc(1, sizeof(*self->g));
-	ASSERT_NE(self->g, NULL);
-	self->g->target.fs = variant->fs;
-	self->g->engine.method = variant->method;
-	if (!gated_create(self->g, variant->segs))
-		SKIP(return, "%s", reason);
-	counters_read(&self->before);
+	self->g = gated_setup(_metadata, variant->fs, variant->method, variant->segs, 0);
 }
 
 FIXTURE_TEARDOWN_PARENT(waits)
@@ -1463,7 +1261,7 @@ static bool gated_io_waits(struct gated *g, bool write, int rw_flags)
 	g->io.write = write;
 	g->io.rw_flags = rw_flags;
 	if (pthread_create(&g->thread, NULL, gated_run, g))
-		return because("cannot start a thread");
+		return cannot("start a thread");
 	ok = gated_wait(waits);
 	hold_release(&g->hold);
 	pthread_join(g->thread, NULL);
@@ -1483,8 +1281,7 @@ TEST_F_TIMEOUT(waits, read_and_write, 60)
 
 	/* What btrfs has written can be in the way of the next allocation. */
 	for (write = 0; write <= 1; write++) {
-		ASSERT_TRUE(gated_start(g))
-			TH_LOG("%s", reason);
+		ASSERT_TRUE(gated_start(g));
 		if (variant->write_only)
 			ASSERT_EQ(mprotect(g->hold.page, psize(), PROT_WRITE), 0);
 		if (write)
@@ -1494,8 +1291,7 @@ TEST_F_TIMEOUT(waits, read_and_write, 60)
 		/* A page that is not there is no reason to look no further. */
 		if (!write && g->io.nr > 1)
 			madvise(g->iov[0].iov_base, psize(), MADV_DONTNEED);
-		EXPECT_TRUE(gated_io_waits(g, write, write ? variant->write_flags : 0))
-			TH_LOG("%s", reason);
+		EXPECT_TRUE(gated_io_waits(g, write, write ? variant->write_flags : 0));
 		EXPECT_EQ(g->io.res, (long)g->io.bytes);
 		if (!write)
 			EXPECT_TRUE(io_matches(&g->io, OLD_DATA));
@@ -1505,7 +1301,7 @@ TEST_F_TIMEOUT(waits, read_and_write, 60)
 	gated_io(g, false, 0);
 	EXPECT_EQ(g->io.res, (long)g->io.bytes);
 	EXPECT_TRUE(io_matches(&g->io, NEW_DATA));
-	expect_no_self_wait(_metadata, &self->before);
+	expect_no_self_wait(_metadata, &g->before);
 	gated_destroy(g);
 }
 
@@ -1515,7 +1311,6 @@ TEST_F_TIMEOUT(waits, read_and_write, 60)
 
 FIXTURE(nowait)
 {
-	struct counters before;
 	struct gated *g;
 };
 
@@ -1538,14 +1333,7 @@ FIXTURE_VARIANT_ADD(nowait, xfs_large)
 
 FIXTURE_SETUP(nowait)
 {
-	if (!test_prepare())
-		SKIP(return, "%s", reason);
-	self->g = calloc(1, sizeof(*self->g));
-	ASSERT_NE(self->g, NULL);
-	self->g->target.fs = variant->fs;
-	if (!gated_create(self->g, variant->segs))
-		SKIP(return, "%s", reason);
-	counters_read(&self->before);
+	self->g = gated_setup(_metadata, variant->fs, SYNC, variant->segs, 0);
 }
 
 FIXTURE_TEARDOWN_PARENT(nowait)
@@ -1562,16 +1350,16 @@ static bool gated_file_matches(struct gated *g, __u64 seed)
 	io.rw_flags = 0;
 	io.nr--;
 	io.bytes -= psize();
-	sync_run(&io);
+	io_run(&io);
 	return io.res == (long)io.bytes && io_matches(&io, seed);
 }
 
-/* Without liburing there is nothing to be seen. */
+/* Without io_uring there is nothing to be seen. */
 static long nowait_io(struct gated *g, enum method how, bool write)
 {
 	struct engine e = { .method = how };
 
-	if (!engine_open(&e))
+	if (!engine_open(&e, 1))
 		return -EAGAIN;
 	g->io.write = write;
 	g->io.rw_flags = RWF_NOWAIT;
@@ -1594,8 +1382,7 @@ TEST_F(nowait, final)
 	gated_io(g, true, RWF_NOWAIT);
 	if (variant->write)
 		EXPECT_EQ(g->io.res, (long)g->io.bytes);
-	ASSERT_TRUE(gated_start(g))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(gated_start(g));
 
 	io_fill(&g->io, NEW_DATA);
 	for (i = 0; i < 2 * ARRAY_SIZE(methods); i++)
@@ -1603,9 +1390,9 @@ TEST_F(nowait, final)
 			TH_LOG("method %u, %s", methods[i / 2], i % 2 ? "write" : "read");
 	EXPECT_TRUE(gated_file_matches(g, OLD_DATA))
 		TH_LOG("a part was written");
-	EXPECT_EQ(vm_counter("pin_gate_wait"), self->before.waits);
+	EXPECT_EQ(vm_counter("pin_gate_wait"), g->before.waits);
 	EXPECT_EQ(gated_finish(g), 0);
-	expect_no_self_wait(_metadata, &self->before);
+	expect_no_self_wait(_metadata, &g->before);
 	gated_destroy(g);
 }
 
@@ -1616,27 +1403,25 @@ TEST_F(nowait, submission)
 	struct gated *g = self->g;
 	long long start, us;
 
-	if (!engine_open(&e))
-		SKIP(return, "%s", reason);
-	ASSERT_TRUE(gated_start(g))
-		TH_LOG("%s", reason);
+	if (!engine_open(&e, 1))
+		SKIP(return, NO_IO_URING);
+	ASSERT_TRUE(gated_start(g));
 
 	g->io.write = true;
 	io_fill(&g->io, NEW_DATA);
 	start = now_us();
-	uring_start(&e, &g->io);
+	engine_start(&e, &g->io);
 	us = now_us() - start;
-	EXPECT_FALSE(uring_has_result(&e));
-	EXPECT_TRUE(gated_wait(self->before.waits))
-		TH_LOG("%s", reason);
+	EXPECT_FALSE(engine_has_result(&e));
+	EXPECT_TRUE(gated_wait(g->before.waits));
 
 	hold_release(&g->hold);
-	uring_finish(&e);
+	engine_finish(&e);
 	EXPECT_EQ(gated_finish(g), 0);
 	EXPECT_EQ(g->io.res, (long)g->io.bytes);
 	EXPECT_TRUE(gated_file_matches(g, NEW_DATA));
 	EXPECT_LT(us, PROMPT_MS * USEC_PER_MSEC);
-	expect_no_self_wait(_metadata, &self->before);
+	expect_no_self_wait(_metadata, &g->before);
 	engine_close(&e);
 	gated_destroy(g);
 }
@@ -1661,15 +1446,15 @@ FIXTURE_VARIANT(killed)
 	const char *path;
 };
 
-FIXTURE_VARIANT_ADD(killed, bdev) { .fs = FS_NONE, .path = "/dev/" LOAD_DEV };
+FIXTURE_VARIANT_ADD(killed, bdev) { .fs = FS_NONE, .path = "/dev/" TARGET_DEV };
 FIXTURE_VARIANT_ADD(killed, ext4) { .fs = FS_EXT4, .path = FS_MNT "/data0" };
 FIXTURE_VARIANT_ADD(killed, xfs) { .fs = FS_XFS, .path = FS_MNT "/data0" };
 FIXTURE_VARIANT_ADD(killed, vfat) { .fs = FS_VFAT, .path = FS_MNT "/data0" };
 
 FIXTURE_SETUP(killed)
 {
-	if (!test_prepare())
-		SKIP(return, "%s", reason);
+	if (!test_prepare(_metadata))
+		return;
 	self->bytes = KILLED_SEGS * psize();
 	self->data = mmap(NULL, self->bytes, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -1685,21 +1470,15 @@ FIXTURE_TEARDOWN_PARENT(killed)
 /* Returns only if it does not come to wait: an exit status. */
 static int killed_writer(enum fs_kind fs)
 {
-	struct gated *g = calloc(1, sizeof(*g));
+	static struct gated g;
 
-	if (!g)
-		return KSFT_FAIL;
-	g->target.fs = fs;
-	if (!gated_create(g, KILLED_SEGS)) {
-		ksft_print_msg("%s\n", reason);
+	g.target.fs = fs;
+	if (!gated_create(&g, KILLED_SEGS))
 		return KSFT_SKIP;
-	}
-	if (!gated_start(g)) {
-		ksft_print_msg("%s\n", reason);
+	if (!gated_start(&g))
 		return KSFT_FAIL;
-	}
-	io_fill(&g->io, NEW_DATA);
-	gated_io(g, true, 0);
+	io_fill(&g.io, NEW_DATA);
+	gated_io(&g, true, 0);
 	return KSFT_FAIL;
 }
 
@@ -1719,7 +1498,7 @@ TEST_F(killed, overwrite)
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
-		SKIP(return, "the writer cannot be set up, see above");
+		SKIP(return, NEEDS, file_systems[variant->fs].needs);
 	ASSERT_GT(vm_counter("pin_gate_wait"), self->before.waits);
 
 	fd = open(variant->path, O_RDONLY | O_DIRECT);
@@ -1761,17 +1540,16 @@ FIXTURE_VARIANT_ADD(polled, xfs) { .fs = FS_XFS };
 
 FIXTURE_SETUP(polled)
 {
-	if (!test_prepare())
-		SKIP(return, "%s", reason);
+	if (!test_prepare(_metadata))
+		return;
 	self->target.fs = variant->fs;
 	self->target.conf.completion_us = 100;
 	self->target.conf.depth = 64;
 	self->target.conf.poll_queues = 1;
 	self->engine.method = URING_IOPOLL;
 	if (!target_open(&self->target, MB) || !hold_create(&self->hold) ||
-	    !hold_page(&self->hold) ||
-	    !engine_open(&self->engine))
-		SKIP(return, "%s", reason);
+	    !hold_page(&self->hold) || !engine_open(&self->engine, 2))
+		SKIP(return, NEEDS, file_systems[variant->fs].needs);
 	counters_read(&self->before);
 }
 
@@ -1801,16 +1579,15 @@ TEST_F(polled, submitter)
 
 	/* Whoever submits also polls, but a worker is not that fast. */
 	self->engine.from_worker = true;
-	uring_start(&self->engine, &ios[0]);
+	engine_start(&self->engine, &ios[0]);
 	usleep(100000);
-	ASSERT_TRUE(hold_allocate(&self->hold))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(hold_allocate(&self->hold));
 	self->engine.from_worker = false;
 	start = now_us();
-	uring_start(&self->engine, &ios[1]);
+	engine_start(&self->engine, &ios[1]);
 	us = now_us() - start;
-	uring_finish(&self->engine);
-	uring_finish(&self->engine);
+	engine_finish(&self->engine);
+	engine_finish(&self->engine);
 	ksft_print_msg("submission took %lld ms\n", us / USEC_PER_MSEC);
 
 	for (i = 0; i < 2; i++) {
@@ -1818,7 +1595,7 @@ TEST_F(polled, submitter)
 		back = ios[i];
 		back.write = false;
 		io_scrub(&back);
-		sync_run(&back);
+		io_run(&back);
 		EXPECT_TRUE(back.res == psize() && io_matches(&back, 1));
 	}
 	EXPECT_LT(us, PROMPT_MS * USEC_PER_MSEC);

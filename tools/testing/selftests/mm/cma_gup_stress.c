@@ -18,8 +18,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
-#include <asm/posix_types.h>	/* for aio_abi.h; not in the types.h of tools */
-#include <linux/aio_abi.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -29,13 +27,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <tools/include/io_uring/mini_liburing.h>
 #include "cma_mm_churn.h"
 #include "cma_ballast.h"
+#include "cma_io.h"
 #include "vm_util.h"
 
 #define MAX_AREAS	8
@@ -61,14 +57,6 @@ static const unsigned int budgets_ms[] = { 100, 300, 1000, 3000 };
 /*
  * What can be set from outside
  */
-
-static unsigned int from_env(const char *name, unsigned int preset)
-{
-	const char *env = getenv(name);
-	int val = env ? atoi(env) : 0;
-
-	return val > 0 ? val : preset;
-}
 
 /* For how long the tests of starvation and of churn run, each. */
 static unsigned int nr_seconds(void)
@@ -103,13 +91,7 @@ static void errors_begin(void)
 /* By how much a busy, slow machine is late. */
 static unsigned int slack_ms(void)
 {
-	return from_env("CMA_GUP_STRESS_SLACK_MS", 1000);
-}
-
-static void raise_to(long long *us, long long to)
-{
-	if (*us < to)
-		*us = to;
+	return from_env(SLACK_MS, 1000);
 }
 
 /*
@@ -231,105 +213,36 @@ static const struct {
 	[DEV_HOLD_LONG] = { NULLB_PREFIX "hold_long", 2500 * 1000 },
 };
 
-/* What a pinner needs for its I/O. */
-struct io_context {
-	int fd;
-	aio_context_t aio;
-	struct io_uring ring;
-};
-
-static int aio_start(struct io_context *ctx)
-{
-	return syscall(__NR_io_setup, 1, &ctx->aio) ? -errno : 0;
-}
-
-static int uring_start(struct io_context *ctx)
-{
-	return io_uring_queue_init(1, &ctx->ring, 0) < 0 ? -errno : 0;
-}
-
-static long sync_io(struct io_context *ctx, const struct iovec *iov, unsigned int segs)
-{
-	long ret = preadv(ctx->fd, iov, segs, 0);
-
-	return ret < 0 ? -errno : ret;
-}
-
-static long aio_io(struct io_context *ctx, const struct iovec *iov, unsigned int segs)
-{
-	struct iocb iocb = {
-		.aio_lio_opcode = IOCB_CMD_PREADV,
-		.aio_fildes = ctx->fd,
-		.aio_buf = (uintptr_t)iov,
-		.aio_nbytes = segs,
-	};
-	struct iocb *batch = &iocb;
-	struct io_event event;
-
-	if (syscall(__NR_io_submit, ctx->aio, 1, &batch) != 1 ||
-	    syscall(__NR_io_getevents, ctx->aio, 1, 1, &event, NULL) != 1)
-		return -errno;
-	return event.res;
-}
-
-/* Is tried without waiting first, and then waits in a thread of the kernel. */
-static long uring_io(struct io_context *ctx, const struct iovec *iov, unsigned int segs)
-{
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&ctx->ring);
-	struct io_uring_cqe *cqe;
-	int ret;
-
-	if (!sqe)
-		return -EBUSY;
-	memset(sqe, 0, sizeof(*sqe));
-	sqe->opcode = IORING_OP_READV;
-	sqe->fd = ctx->fd;
-	sqe->addr = (uintptr_t)iov;
-	sqe->len = segs;
-	do
-		ret = io_uring_submit(&ctx->ring);
-	while (ret == -EAGAIN);		/* no memory for the request: still queued */
-	if (ret < 0)
-		return ret;
-	ret = io_uring_wait_cqe(&ctx->ring, &cqe);
-	if (ret < 0)
-		return ret;
-	ret = cqe->res;
-	io_uring_cqe_seen(&ctx->ring);
-	return ret;
-}
-
-enum { SYNC, SYNC_SEGS, AIO, URING, HOLD, HOLD_LONG, NR_KINDS };
+enum { READ, READV, READ_AIO, READ_URING, HOLD, HOLD_LONG, NR_KINDS };
 
 #define NR_QUICK	HOLD	/* the kinds before that */
 
 static const struct kind {
 	const char *name;
-	int (*start)(struct io_context *ctx);
-	long (*io)(struct io_context *ctx, const struct iovec *iov, unsigned int segs);
+	enum method method;
 	unsigned int dev;
 	unsigned int segs;
 	unsigned int nr;	/* of them at a time, but for those to be killed */
 } kinds[NR_KINDS] = {
-	[SYNC] = { "read", NULL, sync_io, DEV_QUICK, 1, 4 },
-	[SYNC_SEGS] = { "readv of 4 pages", NULL, sync_io, DEV_QUICK, 4, 4 },
-	[AIO] = { "AIO", aio_start, aio_io, DEV_QUICK, 1, 4 },
-	[URING] = { "io_uring", uring_start, uring_io, DEV_QUICK, 1, 4 },
-	[HOLD] = { "slow read", NULL, sync_io, DEV_HOLD, 1, 3 },
-	[HOLD_LONG] = { "slower read", NULL, sync_io, DEV_HOLD_LONG, 1, 2 },
+	[READ] = { "read", SYNC, DEV_QUICK, 1, 4 },
+	[READV] = { "readv of 4 pages", SYNC, DEV_QUICK, 4, 4 },
+	[READ_AIO] = { "AIO", AIO, DEV_QUICK, 1, 4 },
+	/* Is tried without waiting first, and then waits in a thread of the kernel. */
+	[READ_URING] = { "io_uring", URING, DEV_QUICK, 1, 4 },
+	[HOLD] = { "slow read", SYNC, DEV_HOLD, 1, 3 },
+	[HOLD_LONG] = { "slower read", SYNC, DEV_HOLD_LONG, 1, 2 },
 };
 
-/* Whatever this starts goes away with the process. */
-static bool kinds_available(void)
+/* Whatever this starts goes away with the process. False if the test is skipped. */
+static bool kinds_available(struct __test_metadata *_metadata)
 {
-	struct io_context ctx = { };
 	unsigned int kind;
-	int err;
 
 	for (kind = 0; kind < NR_KINDS; kind++) {
-		err = kinds[kind].start ? kinds[kind].start(&ctx) : 0;
-		if (err)
-			return because("no %s: %s", kinds[kind].name, strerror(-err));
+		struct engine engine = { .method = kinds[kind].method };
+
+		if (!engine_open(&engine, 1))
+			SKIP(return false, "no %s, see above", kinds[kind].name);
 	}
 	return true;
 }
@@ -408,39 +321,41 @@ static void pinner_failed(struct pinner *p, long err)
 		p->error = err;
 }
 
-static void pinner_io(struct pinner *p, struct io_context *ctx)
+static void pinner_io(struct pinner *p, struct engine *engine)
 {
 	unsigned int segs = p->kind->segs, i;
 	struct iovec iov[MAX_SEGS];
-	long long start, now;
-	long ret;
+	struct io io = {
+		.fd = p->storm->fds[p->kind->dev],
+		.iov = iov,
+		.nr = segs,
+		.bytes = segs * psize(),
+	};
 
 	for (i = 0; i < segs; i++) {
 		iov[i].iov_base = hot_page(p->storm, &p->seed);
 		iov[i].iov_len = psize();
 	}
-	start = now_us();
-	ret = p->kind->io(ctx, iov, segs);
-	now = now_us();
-	if (ret != (long)(segs * psize())) {
-		pinner_failed(p, ret < 0 ? ret : -EIO);
+	engine_run(engine, &io, 1);
+	if (io.res != (long)io.bytes) {
+		pinner_failed(p, io.res < 0 ? io.res : -EIO);
 		return;
 	}
-	raise_to(&p->longest_us, now - start);
-	write_once(p->progress, now);
+	write_once(p->progress, now_us());
+	raise_to(&p->longest_us, p->progress - io.start_us);
 	p->completed++;
 }
 
 static void *pinner_run(void *arg)
 {
 	struct pinner *p = arg;
-	struct io_context ctx = { .fd = p->storm->fds[p->kind->dev] };
+	struct engine engine = { .method = p->kind->method };
 
-	if (p->kind->start)
-		p->error = p->kind->start(&ctx);
+	if (!engine_open(&engine, 1))
+		p->error = -EIO;
 	errors_begin();
 	while (!p->error && !read_once(p->storm->shared->stop)) {
-		pinner_io(p, &ctx);
+		pinner_io(p, &engine);
 		usleep(rand_r(&p->seed) % p->storm->think_us);
 	}
 	return NULL;
@@ -474,7 +389,7 @@ static bool group_start(struct group *g)
 	if (!pid)
 		group_process(g);
 	if (pid < 0)
-		return because("fork: %s", strerror(errno));
+		return cannot("fork: %s", strerror(errno));
 	g->pid = pid;
 	return true;
 }
@@ -489,8 +404,7 @@ static bool group_reap(struct group *g, unsigned int limit_ms)
 			g->pid = 0;
 		} else {
 			if (now_us() > deadline)
-				return because("process %d does not end within %u ms",
-					       g->pid, limit_ms);
+				return cannot("end process %d within %u ms", g->pid, limit_ms);
 			usleep(500);
 		}
 	}
@@ -611,10 +525,7 @@ static bool storm_create(struct storm *s)
 	s->waits = vm_counter("pin_gate_wait");
 	s->timeouts = vm_counter("pin_gate_timeout");
 	s->drains = vm_counter("cma_drain");
-	s->shared = mmap(NULL, sizeof(*s->shared), PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (s->shared == MAP_FAILED)
-		return because("mmap: %s", strerror(errno));
+	s->shared = map_shared(sizeof(*s->shared));
 	return storm_open_devices(s) && storm_fill(s);
 }
 
@@ -637,7 +548,7 @@ static bool storm_start(struct storm *s)
 		al->seed = rand();
 		err = pthread_create(&al->thread, NULL, allocator_run, al);
 		if (err)
-			return because("cannot start a thread: %s", strerror(err));
+			return cannot("start a thread: %s", strerror(err));
 		al->running = true;
 	}
 	return true;
@@ -731,8 +642,7 @@ static void expect_open_gates(struct __test_metadata *_metadata)
 
 	fd = nullb_create(devs[DEV_QUICK].name, &conf);
 	ASSERT_TRUE(fd >= 0 && pool_prepare(&pool, POOL_ANON, areas_bytes() / 4 * 3) &&
-		    ballast_leave_regular(pool_may_leave(pool.bytes)) && ballast_fill(&pool))
-		TH_LOG("%s", reason);
+		    ballast_leave_regular(pool_may_leave(pool.bytes)) && ballast_fill(&pool));
 	nr = read_chunks(&pool, fd, &longest_us);
 	pool_unmap(&pool);
 	close(fd);
@@ -756,8 +666,7 @@ static void expect_all_back(struct __test_metadata *_metadata, struct storm *s)
 		TH_LOG("%ld pins more than before", pins_held() - s->pins);
 	expect_open_gates(_metadata);
 	for (i = 0; i < nr_areas; i++) {
-		EXPECT_TRUE(area_take(&areas[i]))
-			TH_LOG("%s", reason);
+		EXPECT_TRUE(area_take(&areas[i]));
 		area_put(&areas[i], "free", areas[i].count);
 	}
 	free = mem_free();
@@ -808,14 +717,13 @@ FIXTURE_SETUP(storm)
 {
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
-	if (!kinds_available())
-		SKIP(return, "%s", reason);
+	if (!kinds_available(_metadata))
+		return;
 	if (errors_expected() && access(MAKE_IT_FAIL, W_OK))
 		SKIP(return, "no " MAKE_IT_FAIL ": needs CONFIG_FAULT_INJECTION");
 	*test_group = getpgrp();
 	srand(getpid());
-	ASSERT_TRUE(storm_create(&self->s))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(storm_create(&self->s));
 }
 
 FIXTURE_TEARDOWN_PARENT(storm)
@@ -892,7 +800,7 @@ static bool kill_many(struct storm *s, unsigned int waiters, struct kills *k)
 		if (k->waiters > before)
 			progress = now_us();
 		if (now_us() - progress > IDLE_MS * USEC_PER_MSEC)
-			return because("for %d ms nobody has waited", IDLE_MS);
+			return cannot("see anybody wait for %d ms", IDLE_MS);
 	}
 	return true;
 }
@@ -913,10 +821,8 @@ TEST_F_TIMEOUT(storm, kill, TIMEOUT_S)
 			group_add(s, g, j % NR_QUICK);
 		ok = ok && group_start(g);
 	}
-	EXPECT_TRUE(ok && storm_start(s) && kill_many(s, nr_waiters(), &k))
-		TH_LOG("%s", reason);
-	EXPECT_TRUE(storm_stop(s))
-		TH_LOG("%s", reason);
+	EXPECT_TRUE(ok && storm_start(s) && kill_many(s, nr_waiters(), &k));
+	EXPECT_TRUE(storm_stop(s));
 	ksft_print_msg("%u processes killed with %u waiters; gone after %.1f ms, at most %.1f\n",
 		       k.processes, k.waiters,
 		       (double)k.us / USEC_PER_MSEC / max_size(k.processes, 1),
@@ -1016,13 +922,11 @@ TEST_F_TIMEOUT(storm, starvation, TIMEOUT_S)
 	struct storm *s = &self->s;
 	long long start = now_us(), stopped;
 
-	EXPECT_TRUE(storm_start_mixed(s))
-		TH_LOG("%s", reason);
+	EXPECT_TRUE(storm_start_mixed(s));
 	while (storm_goes_on(s, start))
 		sleep(1);
 	stopped = now_us();
-	EXPECT_TRUE(storm_stop(s))
-		TH_LOG("%s", reason);
+	EXPECT_TRUE(storm_stop(s));
 	expect_fair(_metadata, s, stopped);
 }
 
@@ -1032,19 +936,15 @@ TEST_F_TIMEOUT(storm, churn, TIMEOUT_S)
 	struct churn_env env = { .fd = s->fds[DEV_QUICK], .hot_page = hot_page, .arg = s };
 	long long start = now_us(), stopped;
 
-	EXPECT_TRUE(churn_start(&env) && storm_start_mixed(s))
-		TH_LOG("%s", reason);
+	EXPECT_TRUE(churn_start(&env) && storm_start_mixed(s));
 	while (storm_goes_on(s, start)) {
 		sleep(1);
 		churn_tend();
-		EXPECT_TRUE(ballast_renew(storm_may_leave()))
-			TH_LOG("%s", reason);
+		EXPECT_TRUE(ballast_renew(storm_may_leave()));
 	}
 	stopped = now_us();
-	EXPECT_TRUE(storm_stop(s))
-		TH_LOG("%s", reason);
-	EXPECT_TRUE(churn_stop(REAP_MS))
-		TH_LOG("%s", reason);
+	EXPECT_TRUE(storm_stop(s));
+	EXPECT_TRUE(churn_stop(REAP_MS));
 	EXPECT_TRUE(churn_report());
 	expect_fair(_metadata, s, stopped);
 }
@@ -1068,12 +968,10 @@ int main(int argc, char **argv)
 		print_help();
 		return KSFT_PASS;
 	}
-	test_group = mmap(NULL, psize(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (test_group == MAP_FAILED)
-		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
+	test_group = map_shared(sizeof(*test_group));
 	system_prepare(stress_exit);
 	areas_find();
 	if (!ballast_leave_regular(storm_may_leave()))
-		ksft_exit_skip("%s\n", reason);
+		ksft_exit_skip(NO_BALLAST "\n");
 	return test_harness_run(argc, argv);
 }

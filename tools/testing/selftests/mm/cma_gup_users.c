@@ -52,8 +52,7 @@ static void expect_clean(struct __test_metadata *_metadata, const struct result 
 		TH_LOG("short or failed I/O, first result %ld", res->first_error);
 	EXPECT_TRUE(pins_back_to(pins_before))
 		TH_LOG("%ld pins more than before", pins_held() - pins_before);
-	EXPECT_TRUE(area_take(&area))
-		TH_LOG("%s", reason);
+	EXPECT_TRUE(area_take(&area));
 	area_free();
 }
 
@@ -163,19 +162,9 @@ FIXTURE_VARIANT(heap)
 };
 
 /* 1080p, NV12 */
-FIXTURE_VARIANT_ADD(heap, frames_3m)
-{
-	.mb = 3,
-};
-
-FIXTURE_VARIANT_ADD(heap, buffers_16m)
-{
-	.mb = 16,
-};
-
-FIXTURE_VARIANT_ADD(heap, whole_area)
-{
-};
+FIXTURE_VARIANT_ADD(heap, frames_3m) { .mb = 3 };
+FIXTURE_VARIANT_ADD(heap, buffers_16m) { .mb = 16 };
+FIXTURE_VARIANT_ADD(heap, whole_area) { };
 
 FIXTURE_SETUP(heap)
 {
@@ -186,7 +175,7 @@ FIXTURE_SETUP(heap)
 		SKIP(return, NO_BUDGET);
 	user->heap = heap_open();
 	if (user->heap < 0)
-		SKIP(return, "%s", reason);
+		SKIP(return, NO_HEAP);
 	user->bytes = variant->mb ? variant->mb * MB : area_bytes();
 	user->nr = area_bytes() / user->bytes;
 	user->buffers = calloc(user->nr, sizeof(*user->buffers));
@@ -197,8 +186,7 @@ FIXTURE_SETUP(heap)
 		.arg = user,
 		.whole = !variant->mb,
 	};
-	ASSERT_TRUE(pool_prepare(&t->pool, POOL_ANON, pool_bytes_for(&hot.load)))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(pool_prepare(&t->pool, POOL_ANON, pool_bytes_for(&hot.load)));
 	t->pins = pins_held();
 }
 
@@ -214,8 +202,7 @@ static void use_heap(struct __test_metadata *_metadata, struct heap_test *t,
 
 	ASSERT_EQ(put_num(budget_file(), budget_ms), 0);
 	user->least = user->nr;
-	ASSERT_TRUE(run_tries(&hot, &t->pool, &t->taker, NR_TRIES, res))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(run_tries(&hot, &t->pool, &t->taker, NR_TRIES, res));
 	ksft_print_msg("budget %u ms: at least %u buffers of %zu MB in each try\n", budget_ms,
 		       user->least, user->bytes / MB);
 	result_print(res);
@@ -278,28 +265,23 @@ FIXTURE_VARIANT(gigantic)
 	bool of_node;	/* its file, not that of all nodes */
 };
 
-FIXTURE_VARIANT_ADD(gigantic, all_nodes)
-{
-};
+FIXTURE_VARIANT_ADD(gigantic, all_nodes) { };
+FIXTURE_VARIANT_ADD(gigantic, one_node) { .of_node = true };
 
-FIXTURE_VARIANT_ADD(gigantic, one_node)
-{
-	.of_node = true,
-};
-
-static bool gigantic_find(struct gigantic *g, bool of_node)
+/* False if the test is skipped. */
+static bool gigantic_find(struct __test_metadata *_metadata, struct gigantic *g, bool of_node)
 {
 	unsigned int node;
 
 	if (sscanf(area.name, "hugetlb%u", &node) != 1)
-		return because("%s is no area for gigantic pages: boot with hugetlb_cma=1G",
-			       area.name);
+		SKIP(return false, "%s is no area for gigantic pages: boot with hugetlb_cma=1G",
+		     area.name);
 	if (of_node)
 		snprintf(g->file, sizeof(g->file), NODES "/node%u/" GIGANTIC_FILE, node);
 	else
 		snprintf(g->file, sizeof(g->file), ALL_NODES "/" GIGANTIC_FILE);
 	if (access(g->file, W_OK))
-		return because("no %s", g->file);
+		SKIP(return false, "no %s", g->file);
 	g->before = read_num(g->file);
 	g->wanted = g->before + area_bytes() / GIGANTIC_BYTES;
 	return true;
@@ -309,16 +291,15 @@ FIXTURE_SETUP(gigantic)
 {
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
-	if (!gigantic_find(&self->gigantic, variant->of_node))
-		SKIP(return, "%s", reason);
+	if (!gigantic_find(_metadata, &self->gigantic, variant->of_node))
+		return;
 	self->taker = (struct taker){
 		.take = gigantic_take,
 		.give = gigantic_give,
 		.arg = &self->gigantic,
 		.whole = true,
 	};
-	ASSERT_TRUE(pool_prepare(&self->pool, POOL_ANON, SMALL_POOL))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(pool_prepare(&self->pool, POOL_ANON, SMALL_POOL));
 	self->pins = pins_held();
 }
 
@@ -334,14 +315,12 @@ TEST_F_TIMEOUT(gigantic, under_load, 120)
 	struct result res;
 
 	ASSERT_EQ(put_num(budget_file(), 0), 0);
-	ASSERT_TRUE(run_tries(&hot, &self->pool, &self->taker, NR_TRIES, &res))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(run_tries(&hot, &self->pool, &self->taker, NR_TRIES, &res));
 	result_print(&res);
 	EXPECT_LT(res.succeeded, res.tried);
 
 	ASSERT_EQ(put_num(budget_file(), AMPLE_MS), 0);
-	ASSERT_TRUE(run_tries(&hot, &self->pool, &self->taker, NR_TRIES, &res))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(run_tries(&hot, &self->pool, &self->taker, NR_TRIES, &res));
 	result_print(&res);
 	if (res.resident < MIN_RESIDENT)
 		SKIP(return, "only %u %% of the hot pages were in the area", res.resident);
@@ -358,11 +337,9 @@ TEST_F_TIMEOUT(gigantic, pin_outlasts_budget, 60)
 	int err;
 
 	ASSERT_EQ(put_num(budget_file(), BUDGET_MS), 0);
-	ASSERT_TRUE(ballast_fill(&self->pool) && slow_pins_create(&slow, PIN_MS, 1))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(ballast_fill(&self->pool) && slow_pins_create(&slow, PIN_MS, 1));
 	page = resident_page(&self->pool, 0);
-	ASSERT_TRUE(page && slow_pin(&slow, page))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(page && slow_pin(&slow, page));
 
 	start = now_us();
 	err = gigantic_take(&self->gigantic);
@@ -390,16 +367,16 @@ static bool huge_fill(struct pool *pool)
 {
 	/* Give back those of the last try, which are elsewhere now. */
 	if (ftruncate(pool->fd, 0))
-		return because("ftruncate: %s", strerror(errno));
+		return cannot("empty the hugetlb file: %s", strerror(errno));
 	hugetlb_set_nr_default_pages(huge_before);
 	if (!ballast_leave_at_most(pool_may_leave(pool->bytes)))
 		return false;
 	hugetlb_set_nr_default_pages(huge_before + pool->bytes / (2 * MB));
 	if (ftruncate(pool->fd, pool->bytes) || !pool_map(pool))
-		return because("cannot map hugetlb pages");
+		return cannot("map hugetlb pages");
 	ballast_leave_at_least(pool->bytes + 32 * MB);
 	return !mprotect(pool->addr, pool->bytes, PROT_READ | PROT_WRITE) ||
-	       because("mprotect: %s", strerror(errno));
+	       cannot("write to hugetlb pages: %s", strerror(errno));
 }
 
 FIXTURE(huge_buffers)
@@ -464,8 +441,7 @@ TEST_F_TIMEOUT(huge_buffers, whole_area, 300)
 {
 	struct result res;
 
-	ASSERT_TRUE(run_tries(&variant->spec, &self->pool, &take_area, 5, &res))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(run_tries(&variant->spec, &self->pool, &take_area, 5, &res));
 	result_print(&res);
 	if (res.resident < MIN_RESIDENT)
 		SKIP(return, "only %u %% of the buffers were in the area", res.resident);
@@ -477,6 +453,6 @@ int main(int argc, char **argv)
 {
 	system_prepare(env_restore);
 	if (!ballast_leave_at_most(pool_may_leave(SMALL_POOL)))
-		ksft_exit_skip("%s\n", reason);
+		ksft_exit_skip(NO_BALLAST "\n");
 	return test_harness_run(argc, argv);
 }

@@ -24,16 +24,11 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "local_config.h_gen"
-#ifdef LOCAL_CONFIG_HAVE_LIBURING
-#include <liburing.h>
-#endif
 #include "cma_held_pages.h"
 #include "cma_env.h"
+#include "cma_io.h"
 #include "vm_util.h"
 
 #define LOAD_DEV	NULLB_PREFIX "load"
@@ -100,8 +95,7 @@ FIXTURE_SETUP(gate)
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
 	self->page = held_pages_of_one_page(&self->s);
-	ASSERT_NE(self->page, NULL)
-		TH_LOG("%s", reason);
+	ASSERT_NE(self->page, NULL);
 	/* Direct I/O does not wait for what is not mapped. */
 	FORCE_READ(*self->page);
 }
@@ -138,8 +132,7 @@ static void alloc_with_own_pin(struct __test_metadata *_metadata, struct held_pa
 
 TEST_F_TIMEOUT(gate, own_pin, 60)
 {
-	ASSERT_TRUE(slow_pin(&self->s.slow, self->page))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(slow_pin(&self->s.slow, self->page));
 	alloc_with_own_pin(_metadata, &self->s, AMPLE_MS, true);
 	held_pages_finish(&self->s);
 	EXPECT_TRUE(pins_back_to(self->s.pins));
@@ -147,8 +140,7 @@ TEST_F_TIMEOUT(gate, own_pin, 60)
 
 TEST_F_TIMEOUT(gate, own_pin_budget, 60)
 {
-	ASSERT_TRUE(slow_pin(&self->s.slow, self->page))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(slow_pin(&self->s.slow, self->page));
 	alloc_with_own_pin(_metadata, &self->s, 400, false);
 	held_pages_finish(&self->s);
 	EXPECT_TRUE(pins_back_to(self->s.pins));
@@ -166,8 +158,7 @@ static void take_mmap_lock(struct __test_metadata *_metadata, struct held_pages 
 	int status;
 
 	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS) && pinner_start_on(&p, fd, page) &&
-		    pinner_wait_stuck(s, &p))
-		TH_LOG("%s", reason);
+		    pinner_wait_stuck(s, &p));
 	start = now_us();
 	/* The lock is taken for writing, for reading by a fault, and to fork. */
 	map = mmap(NULL, psize(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -220,8 +211,7 @@ TEST_F_TIMEOUT(gate, killed_beside_drain, 60)
 
 	/* One page is left, for another allocation. */
 	area.count--;
-	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS));
 	pid = fork();
 	if (!pid) {
 		area.count = 1;
@@ -262,13 +252,13 @@ static bool cost_of_alloc(struct cost *cost, unsigned int budget_ms)
 	int err;
 
 	if (put_num(budget_file(), budget_ms))
-		return because("cannot set the budget");
+		return cannot("set the budget");
 	start = now_us();
 	cpu = cpu_us();
 	err = area_alloc();
 	cost->cpu_us = cpu_us() - cpu;
 	cost->us = now_us() - start;
-	return err || because("the allocation did not meet the pin");
+	return err || cannot("make the allocation meet the pin");
 }
 
 /* How much of a CPU does it take to wait, in per mille? */
@@ -285,7 +275,7 @@ static bool cost_of_wait(struct held_pages *s, long *permille)
 	ksft_print_msg("%ld ms, of these %ld ms of CPU; without a wait %ld ms, %ld ms of CPU\n",
 		       to_ms(wait.us), to_ms(wait.cpu_us), to_ms(none.us), to_ms(none.cpu_us));
 	if (to_ms(wait.us - none.us) < 800)
-		return because("the allocation did not wait");
+		return cannot("make the allocation wait");
 	*permille = (wait.cpu_us - none.cpu_us) * 1000 / (wait.us - none.us);
 	return true;
 }
@@ -309,7 +299,7 @@ static bool outermost_pages(const struct pool *pool, char **lowest, char **highe
 			*highest = page;
 		}
 	}
-	return max || because("no page of the buffers is in the area");
+	return max || cannot("find a page of the buffers in the area");
 }
 
 static unsigned long offset_in_area(const struct pool *pool, char *page)
@@ -331,8 +321,7 @@ FIXTURE_SETUP(cost)
 		SKIP(return, NO_BUDGET);
 	held_pages_begin(s);
 	ASSERT_TRUE(held_pages_devices(s, 4000) && held_pages_memory(s) &&
-		    held_pages_fill(s) && outermost_pages(&s->buf, &s->held[0], &highest))
-		TH_LOG("%s", reason);
+		    held_pages_fill(s) && outermost_pages(&s->buf, &s->held[0], &highest));
 }
 
 FIXTURE_TEARDOWN_PARENT(cost)
@@ -348,11 +337,9 @@ TEST_F_TIMEOUT(cost, drain_cpu, 90)
 	int i;
 
 	/* The first time is to move all other pages away. */
-	ASSERT_TRUE(cost_of_wait(s, &permille))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(cost_of_wait(s, &permille));
 	for (i = 0; i < ROUNDS; i++) {
-		ASSERT_TRUE(cost_of_wait(s, &permille))
-			TH_LOG("%s", reason);
+		ASSERT_TRUE(cost_of_wait(s, &permille));
 		if (permille < best)
 			best = permille;
 	}
@@ -400,8 +387,7 @@ static void *heap_task_run(void *arg)
 static bool heap_task_start(struct heap_task *t, const struct beside *b)
 {
 	*t = (struct heap_task){ .heap = b->heap };
-	return !pthread_create(&t->thread, NULL, heap_task_run, t) ||
-	       because("cannot start a thread");
+	return !pthread_create(&t->thread, NULL, heap_task_run, t) || cannot("start a thread");
 }
 
 /* Returns whether it succeeded. */
@@ -423,7 +409,7 @@ static bool beside_pick(struct beside *b, unsigned int nr)
 	if (!outermost_pages(&s->buf, &low, &high))
 		return false;
 	if (offset_in_area(&s->buf, high) - offset_in_area(&s->buf, low) < 4 * ALIGNMENT)
-		return because("no two pages in the area are far from each other");
+		return cannot("find two pages in the area that are far from each other");
 	s->held[0] = low;
 	s->held[1] = high;
 	s->nr_held = nr;
@@ -439,7 +425,7 @@ static bool beside_get_refs(struct beside *b)
 		struct iovec iov = { .iov_base = b->s.held[i], .iov_len = psize() };
 
 		if (vmsplice(b->refs[1], &iov, 1, 0) != psize())
-			return because("vmsplice: %s", strerror(errno));
+			return cannot("refer to a page by vmsplice: %s", strerror(errno));
 	}
 	return true;
 }
@@ -451,7 +437,7 @@ static bool beside_put_refs(struct beside *b)
 
 	for (i = 0; i < b->s.nr_held; i++)
 		if (read(b->refs[0], data, psize()) != psize())
-			return because("cannot read the pipe: %s", strerror(errno));
+			return cannot("read the pipe: %s", strerror(errno));
 	return true;
 }
 
@@ -474,7 +460,7 @@ static bool beside_fill(struct beside *b)
 	int i;
 
 	if (put_num(budget_file(), 0))
-		return because("cannot set the budget");
+		return cannot("set the budget");
 	beside_fill_by(b, 8 * ALIGNMENT);
 	b->nr_big = b->nr_fillers;
 	for (i = 0; i < 50; i++) {
@@ -484,7 +470,7 @@ static bool beside_fill(struct beside *b)
 			return true;
 		usleep(20000);
 	}
-	return because("%zu KB of the area are left, for %u pages", left / KB, b->s.nr_held);
+	return cannot("fill the area: %zu KB are left, for %u pages", left / KB, b->s.nr_held);
 }
 
 /* All that, then pins instead of the references, which last for hold_ms. */
@@ -511,7 +497,7 @@ static bool beside_wait_gates(const struct beside *b)
 
 	while (i < s->nr_held) {
 		if (now_us() > s->release_us - LEAD_MS * USEC_PER_MSEC)
-			return because("not all gates were closed at a time");
+			return cannot("have all gates closed at a time");
 		for (i = 0; i < s->nr_held && gate_is_closed(s->quick, s->held[i]); i++)
 			;
 		usleep(1000);
@@ -540,7 +526,7 @@ FIXTURE_SETUP(beside)
 		SKIP(return, NO_BUDGET);
 	self->b.heap = heap_open();
 	if (self->b.heap < 0)
-		SKIP(return, "%s", reason);
+		SKIP(return, NO_HEAP);
 	held_pages_begin(&self->b.s);
 	ASSERT_EQ(pipe(self->b.refs), 0);
 }
@@ -604,14 +590,12 @@ TEST_F_TIMEOUT(beside, small_allocs, 90)
 	unsigned int nr;
 	bool succeeded;
 
-	ASSERT_TRUE(beside_start(b, 1, 4000))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(beside_start(b, 1, 4000));
 	drains = vm_counter("cma_drain");
 	fails = vm_counter("cma_drain_fail");
 	ASSERT_EQ(put_num(budget_file(), budget_ms), 0);
 	start = now_us();
-	ASSERT_TRUE(heap_task_start(&t, b) && beside_wait_gates(b))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(heap_task_start(&t, b) && beside_wait_gates(b));
 	beside_make_room(b);
 	median = small_allocs(b, &t, &nr);
 	EXPECT_GE(nr, SMALL_TRIES / 2)
@@ -645,15 +629,13 @@ TEST_F_TIMEOUT(beside, two_drains, 90)
 	struct heap_task t[2];
 	long long start, us;
 
-	ASSERT_TRUE(beside_start(b, ARRAY_SIZE(t), HOLD_MS))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(beside_start(b, ARRAY_SIZE(t), HOLD_MS));
 	drains = vm_counter("cma_drain");
 	fails = vm_counter("cma_drain_fail");
 	ASSERT_EQ(put_num(budget_file(), AMPLE_MS), 0);
 	start = now_us();
 	ASSERT_TRUE(heap_task_start(&t[0], b) && heap_task_start(&t[1], b));
-	EXPECT_TRUE(beside_wait_gates(b))
-		TH_LOG("%s", reason);
+	EXPECT_TRUE(beside_wait_gates(b));
 	EXPECT_TRUE(heap_task_finish(&t[0]));
 	EXPECT_TRUE(heap_task_finish(&t[1]));
 	us = now_us() - start;
@@ -670,27 +652,20 @@ TEST_F_TIMEOUT(beside, two_drains, 90)
  * Long-term pins
  */
 
-#ifdef LOCAL_CONFIG_HAVE_LIBURING
-/* Register and unregister a buffer, which pins it for long. */
+/* Register a buffer, which pins it for long, until the ring is gone. */
 static int pin_by_io_uring(struct held_pages *s, char *addr, size_t len)
 {
 	struct iovec iov = { .iov_base = addr, .iov_len = len };
-	struct io_uring ring;
+	struct io_uring_params params = { };
+	struct io_uring ring = { .ring_fd = io_uring_setup(1, &params) };
 	int ret;
 
-	ret = io_uring_queue_init(1, &ring, 0);
-	if (ret)
-		return ret;
+	if (ring.ring_fd < 0)
+		return -EOPNOTSUPP;
 	ret = io_uring_register_buffers(&ring, &iov, 1);
-	io_uring_queue_exit(&ring);
+	close(ring.ring_fd);
 	return ret;
 }
-#else
-static int pin_by_io_uring(struct held_pages *s, char *addr, size_t len)
-{
-	return -EOPNOTSUPP;
-}
-#endif
 
 static int pin_by_udmabuf(struct held_pages *s, char *addr, size_t len)
 {
@@ -724,16 +699,8 @@ FIXTURE_VARIANT(longterm)
 	bool waits;		/* at gates, before it migrates the folio */
 };
 
-FIXTURE_VARIANT_ADD(longterm, io_uring)
-{
-	.pin = pin_by_io_uring,
-	.waits = true,
-};
-
-FIXTURE_VARIANT_ADD(longterm, udmabuf)
-{
-	.pin = pin_by_udmabuf,
-};
+FIXTURE_VARIANT_ADD(longterm, io_uring) { pin_by_io_uring, .waits = true };
+FIXTURE_VARIANT_ADD(longterm, udmabuf) { pin_by_udmabuf };
 
 FIXTURE_SETUP(longterm)
 {
@@ -742,12 +709,10 @@ FIXTURE_SETUP(longterm)
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
 	held_pages_begin(s);
-	ASSERT_TRUE(held_pages_devices(s, 4000) && held_pages_memory(s))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(held_pages_devices(s, 4000) && held_pages_memory(s));
 	if (variant->pin(s, s->rw, psize()) == -EOPNOTSUPP)
 		SKIP(return, "no such way to pin here");
-	ASSERT_TRUE(held_pages_fill(s) && held_pages_pick(s, &s->buf, 0))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(held_pages_fill(s) && held_pages_pick(s, &s->buf, 0));
 	self->page = s->rw + (s->held[0] - s->buf.addr);
 }
 
@@ -767,8 +732,7 @@ TEST_F_TIMEOUT(longterm, waits, 60)
 	long long start, us, cpu;
 	int ret;
 
-	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS));
 	sleep_until(s->release_us - LEAD_MS * USEC_PER_MSEC);
 	start = now_us();
 	cpu = cpu_us();
@@ -801,8 +765,7 @@ TEST_F_TIMEOUT(longterm, bounded, 60)
 	long long start, us, cpu;
 	int ret;
 
-	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS));
 	start = now_us();
 	cpu = cpu_us();
 	ret = variant->pin(s, self->page, psize());
@@ -823,62 +786,38 @@ TEST_F_TIMEOUT(longterm, bounded, 60)
 struct longterm_race {
 	struct held_pages *s;
 	int (*pin)(struct held_pages *s, char *addr, size_t len);
-	bool stop;
-	unsigned long pins;
-	unsigned long errors;
-	long long longest_us;
 };
 
-static void *longterm_race_run(void *arg)
+/* One piece of the memory after the other */
+static bool pin_for_race(const struct pinner *p)
 {
-	struct longterm_race *r = arg;
-	size_t pos = 0;
+	const struct longterm_race *r = p->arg;
+	size_t piece = 16 * psize();
 
-	while (!read_once(r->stop)) {
-		long long start = now_us(), us;
-
-		if (r->pin(r->s, r->s->rw + pos, 16 * psize()))
-			r->errors++;
-		us = now_us() - start;
-		if (us > r->longest_us)
-			r->longest_us = us;
-		r->pins++;
-		pos = (pos + 16 * psize()) % r->s->buf.bytes;
-	}
-	return NULL;
+	return !r->pin(r->s, r->s->rw + p->calls * piece % r->s->buf.bytes, piece);
 }
 
 /* Both migrate the same folios. */
 TEST_F_TIMEOUT(longterm, race, 90)
 {
-	struct longterm_race r = { .s = &self->s, .pin = variant->pin };
-	unsigned int i, succeeded = 0;
-	long long start, longest = 0;
-	pthread_t thread;
+	struct longterm_race race = { &self->s, variant->pin };
+	struct pinner p = { .pin = pin_for_race, .arg = &race };
+	struct allocations allocs = { };
+	struct held_pages *s = &self->s;
 
-	for (i = 0; i < ROUNDS; i++) {
-		r.stop = false;
-		ASSERT_TRUE(held_pages_fill(r.s))
-			TH_LOG("%s", reason);
-		ASSERT_EQ(pthread_create(&thread, NULL, longterm_race_run, &r), 0);
-		start = now_us();
-		if (!area_alloc())
-			succeeded++;
-		if (now_us() - start > longest)
-			longest = now_us() - start;
-		area_free();
-		write_once(r.stop, true);
-		pthread_join(thread, NULL);
+	while (allocs.tried < ROUNDS) {
+		ASSERT_TRUE(held_pages_fill(s) && pinner_go(&p));
+		allocations_try(&allocs);
+		pinner_stop(&p);
 	}
-	held_pages_finish(r.s);
-	ksft_print_msg("%u of %u allocations succeeded, the longest took %ld ms\n", succeeded,
-		       ROUNDS, to_ms(longest));
-	ksft_print_msg("the longest of %lu pins took %ld ms, %lu failed\n", r.pins,
-		       to_ms(r.longest_us), r.errors);
-	EXPECT_GT(succeeded, 0);
-	EXPECT_LT(to_ms(longest), BOUND_MS + AMPLE_MS);
-	EXPECT_LT(to_ms(r.longest_us), BOUND_MS + PROMPT_MS);
-	EXPECT_TRUE(pins_back_to(r.s->pins));
+	held_pages_finish(s);
+	allocations_print(&allocs);
+	ksft_print_msg("the longest of %lu pins took %ld ms, %lu failed\n", p.calls,
+		       to_ms(p.longest_us), p.errors);
+	EXPECT_GT(allocs.succeeded, 0);
+	EXPECT_LT(to_ms(allocs.longest_us), BOUND_MS + AMPLE_MS);
+	EXPECT_LT(to_ms(p.longest_us), BOUND_MS + PROMPT_MS);
+	EXPECT_TRUE(pins_back_to(s->pins));
 }
 
 /*
@@ -887,75 +826,48 @@ TEST_F_TIMEOUT(longterm, race, 90)
 
 #define VECTOR_SEGS	600
 
-struct vector_io {
-	int fd;
-	struct iovec iov[VECTOR_SEGS];
-	bool stop;
-	unsigned long done;
-	unsigned long errors;
-	long long longest_us;
-};
-
-static void *vector_io_run(void *arg)
+static bool pin_by_vector(const struct pinner *p)
 {
-	struct vector_io *v = arg;
-
-	while (!read_once(v->stop)) {
-		long long start = now_us(), us;
-
-		if (pwritev(v->fd, v->iov, VECTOR_SEGS, 0) != VECTOR_SEGS * (ssize_t)psize())
-			v->errors++;
-		us = now_us() - start;
-		if (us > v->longest_us)
-			v->longest_us = us;
-		count_one(v->done);
-	}
-	return NULL;
+	return pwritev(p->fd, p->arg, VECTOR_SEGS, 0) == VECTOR_SEGS * (ssize_t)psize();
 }
 
 TEST_F_TIMEOUT(gate, one_io, 90)
 {
 	struct nullb_conf conf = { .bytes = 4 * MB, .completion_us = 20000, .depth = 64 };
-	unsigned int i, j, succeeded = 0;
+	struct iovec iov[VECTOR_SEGS];
+	struct pinner p = { .pin = pin_by_vector, .arg = iov };
+	struct allocations allocs = { };
 	struct held_pages *s = &self->s;
-	struct vector_io v = { };
-	pthread_t thread;
-	char *page;
+	unsigned long calls;
+	unsigned int i;
 
-	v.fd = nullb_create(LOAD_DEV, &conf);
-	ASSERT_GE(v.fd, 0);
+	p.fd = nullb_create(LOAD_DEV, &conf);
+	ASSERT_GE(p.fd, 0);
 	ASSERT_EQ(put_num(budget_file(), AMPLE_MS), 0);
-	for (i = 0; more_rounds(s, i); i++) {
-		v.stop = false;
-		v.done = 0;
-		ASSERT_TRUE(held_pages_fill(s))
-			TH_LOG("%s", reason);
-		page = s->buf.addr;
+	while (more_rounds(s, allocs.tried)) {
+		calls = p.calls;
+		ASSERT_TRUE(held_pages_fill(s));
 		/* Two pages by turns: no two segments can be merged. */
-		for (j = 0; j < VECTOR_SEGS; j++)
-			v.iov[j] = (struct iovec){ page + (j % 2) * 2 * psize(), psize() };
-		ASSERT_EQ(pthread_create(&thread, NULL, vector_io_run, &v), 0);
-		while (!read_once(v.done))
+		for (i = 0; i < VECTOR_SEGS; i++)
+			iov[i] = (struct iovec){ s->buf.addr + (i % 2) * 2 * psize(), psize() };
+		ASSERT_TRUE(pinner_go(&p));
+		while (read_once(p.calls) == calls)
 			usleep(1000);
-		if (!area_alloc())
-			succeeded++;
-		area_free();
-		write_once(v.stop, true);
-		pthread_join(thread, NULL);
+		allocations_try(&allocs);
+		pinner_stop(&p);
 	}
-	close(v.fd);
+	close(p.fd);
 	held_pages_finish(s);
-	ksft_print_msg("the longest I/O took %ld ms, bound %d ms; %u of %u allocations succeeded\n",
-		       to_ms(v.longest_us), BOUND_MS, succeeded, i);
-	EXPECT_EQ(v.errors, 0);
-	EXPECT_EQ(succeeded, i);
+	ksft_print_msg("the longest I/O took %ld ms, bound %d ms\n", to_ms(p.longest_us),
+		       BOUND_MS);
+	allocations_print(&allocs);
+	EXPECT_EQ(p.errors, 0);
+	EXPECT_EQ(allocs.succeeded, allocs.tried);
 	EXPECT_GT(vm_counter("cma_drain"), s->drains);
-	EXPECT_LT(to_ms(v.longest_us), BOUND_MS);
+	EXPECT_LT(to_ms(p.longest_us), BOUND_MS);
 	EXPECT_EQ(vm_counter("pin_gate_timeout"), s->timeouts);
 	EXPECT_TRUE(pins_back_to(s->pins));
 }
-
-#ifdef LOCAL_CONFIG_HAVE_LIBURING
 
 /*
  * Polled I/O: only the submitter, or the SQPOLL thread, can complete it. If that
@@ -964,68 +876,64 @@ TEST_F_TIMEOUT(gate, one_io, 90)
 
 #define RING_SLOTS	16
 
-struct ring_load {
-	struct io_uring ring;
-	unsigned int flags;
-	int fd;
-	char *buf;
-	long long since[RING_SLOTS];
+struct ring {
+	struct engine engine;
+	struct io ios[RING_SLOTS];
+	struct iovec iov[RING_SLOTS];
 	bool stop;
 	unsigned long done;
 	unsigned long errors;
 	long long longest_us;
 };
 
-static void ring_submit(struct ring_load *r, unsigned int slot)
+/* All but the engine */
+static bool ring_create(struct ring *r, char *buf)
 {
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&r->ring);
+	struct nullb_conf conf = {
+		.bytes = MB, .completion_us = 2000, .depth = 64, .poll_queues = 1,
+	};
+	int fd = nullb_create(LOAD_DEV, &conf);
+	unsigned int i;
 
-	if (!sqe)
-		exit(KSFT_FAIL);
-	/* Buffers far from each other: not one folio, nor next to each other. */
-	io_uring_prep_write(sqe, r->fd, r->buf + slot * 4 * psize(), psize(), slot * psize());
-	sqe->user_data = slot;
-	r->since[slot] = now_us();
+	for (i = 0; i < RING_SLOTS; i++) {
+		/* Buffers far from each other: not one folio, nor next to each other. */
+		r->iov[i] = (struct iovec){ buf + i * 4 * psize(), psize() };
+		r->ios[i] = (struct io){
+			.fd = fd,
+			.offset = i * psize(),
+			.iov = &r->iov[i],
+			.nr = 1,
+			.bytes = psize(),
+			.write = true,
+		};
+	}
+	return fd >= 0;
 }
 
-/* Unlike io_uring_submit(), this does not poll for completions. */
-static int ring_enter(struct ring_load *r)
+static void ring_destroy(struct ring *r)
 {
-	struct io_uring_sq *sq = &r->ring.sq;
-	unsigned int i, nr = sq->sqe_tail - sq->sqe_head;
-
-	for (i = 0; i < RING_SLOTS; i++)
-		sq->array[i] = i;
-	sq->sqe_head = sq->sqe_tail;
-	write_once(*sq->ktail, sq->sqe_tail);
-	return syscall(__NR_io_uring_enter, r->ring.ring_fd, nr, 0, 0, NULL, 0);
+	engine_close(&r->engine);
+	close(r->ios[0].fd);
 }
 
-/* Submit all, think, then look for completions: without polling there are none. */
+/* Start all, think, then look for completions: without polling there are none. */
 static void *ring_run(void *arg)
 {
-	struct ring_load *r = arg;
-	struct io_uring_cqe *cqe;
-	unsigned int slot, nr;
+	struct ring *r = arg;
+	unsigned int i, started;
+	struct io *io;
 
+	r->engine.unpolled = true;
 	while (!read_once(r->stop)) {
-		for (slot = 0; slot < RING_SLOTS; slot++)
-			ring_submit(r, slot);
-		if (r->flags & IORING_SETUP_SQPOLL)
-			io_uring_submit(&r->ring);
-		else
-			ring_enter(r);
+		for (i = 0, started = 0; i < RING_SLOTS; i++)
+			started += engine_start(&r->engine, &r->ios[i]);
 		usleep(2000);
-		for (nr = 0; nr < RING_SLOTS; nr++) {
-			if (io_uring_wait_cqe(&r->ring, &cqe))
-				exit(KSFT_FAIL);
-			slot = cqe->user_data;
-			if (cqe->res != (int)psize())
-				r->errors++;
-			io_uring_cqe_seen(&r->ring, cqe);
-			if (now_us() - r->since[slot] > r->longest_us)
-				r->longest_us = now_us() - r->since[slot];
+		while (started--) {
+			io = engine_finish(&r->engine);
+			raise_to(&r->longest_us, now_us() - io->start_us);
 		}
+		for (i = 0; i < RING_SLOTS; i++)
+			r->errors += r->ios[i].res != psize();
 		count_one(r->done);
 	}
 	return NULL;
@@ -1034,49 +942,31 @@ static void *ring_run(void *arg)
 FIXTURE(ring)
 {
 	struct held_pages s;
-	struct ring_load r;
+	struct ring r;
 };
 
 FIXTURE_VARIANT(ring)
 {
-	unsigned int flags;
+	enum method method;
 };
 
-FIXTURE_VARIANT_ADD(ring, iopoll)
-{
-	.flags = IORING_SETUP_IOPOLL,
-};
-
-FIXTURE_VARIANT_ADD(ring, sqpoll)
-{
-	.flags = IORING_SETUP_SQPOLL,
-};
-
-FIXTURE_VARIANT_ADD(ring, sqpoll_iopoll)
-{
-	.flags = IORING_SETUP_SQPOLL | IORING_SETUP_IOPOLL,
-};
+FIXTURE_VARIANT_ADD(ring, iopoll) { URING_IOPOLL };
+FIXTURE_VARIANT_ADD(ring, sqpoll) { URING_SQPOLL };
+FIXTURE_VARIANT_ADD(ring, sqpoll_iopoll) { URING_SQPOLL_IOPOLL };
 
 FIXTURE_SETUP(ring)
 {
-	struct nullb_conf conf = {
-		.bytes = MB, .completion_us = 2000, .depth = 64, .poll_queues = 1,
-	};
-	int ret;
+	struct held_pages *s = &self->s;
 
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
-	held_pages_begin(&self->s);
-	ret = io_uring_queue_init(RING_SLOTS, &self->r.ring, variant->flags);
-	if (ret)
-		SKIP(return, "io_uring: %s", strerror(-ret));
-	self->r.fd = nullb_create(LOAD_DEV, &conf);
-	if (self->r.fd < 0)
-		SKIP(return, "%s", reason);
-	ASSERT_TRUE(held_pages_devices(&self->s, HOLD_MS) && held_pages_memory(&self->s))
-		TH_LOG("%s", reason);
-	self->r.flags = variant->flags;
-	self->r.buf = self->s.rw + BUF_BYTES - 2 * MB;
+	held_pages_begin(s);
+	ASSERT_TRUE(held_pages_devices(s, HOLD_MS) && held_pages_memory(s));
+	self->r.engine.method = variant->method;
+	if (!engine_open(&self->r.engine, RING_SLOTS))
+		SKIP(return, NO_IO_URING);
+	if (!ring_create(&self->r, s->rw + BUF_BYTES - 2 * MB))
+		SKIP(return, "no null_blk with poll_queues, see above");
 }
 
 FIXTURE_TEARDOWN_PARENT(ring)
@@ -1086,43 +976,32 @@ FIXTURE_TEARDOWN_PARENT(ring)
 
 TEST_F_TIMEOUT(ring, polled, 90)
 {
-	unsigned int i, succeeded = 0;
-	struct ring_load *r = &self->r;
+	struct allocations allocs = { };
 	struct held_pages *s = &self->s;
-	long long longest = 0;
+	struct ring *r = &self->r;
 	pthread_t thread;
 
 	ASSERT_EQ(put_num(budget_file(), AMPLE_MS), 0);
-	for (i = 0; more_rounds(s, i); i++) {
-		long long start;
-
+	while (more_rounds(s, allocs.tried)) {
 		r->stop = false;
 		r->done = 0;
-		ASSERT_TRUE(held_pages_fill(s))
-			TH_LOG("%s", reason);
+		ASSERT_TRUE(held_pages_fill(s));
 		ASSERT_EQ(pthread_create(&thread, NULL, ring_run, r), 0);
 		while (!read_once(r->done))
 			usleep(1000);
-		start = now_us();
-		if (!area_alloc())
-			succeeded++;
-		if (now_us() - start > longest)
-			longest = now_us() - start;
-		area_free();
+		allocations_try(&allocs);
 		write_once(r->stop, true);
 		pthread_join(thread, NULL);
 	}
-	io_uring_queue_exit(&r->ring);
-	close(r->fd);
+	ring_destroy(r);
 	held_pages_finish(s);
 	ksft_print_msg("the longest I/O took %ld ms, bound %d ms\n", to_ms(r->longest_us),
 		       BOUND_MS);
-	ksft_print_msg("%u of %u allocations succeeded, the longest took %ld ms\n", succeeded,
-		       i, to_ms(longest));
+	allocations_print(&allocs);
 	EXPECT_EQ(r->errors, 0);
-	EXPECT_EQ(succeeded, i);
+	EXPECT_EQ(allocs.succeeded, allocs.tried);
 	/* A thread that does nothing but submit and poll leaves hardly any pins. */
-	if (variant->flags != (IORING_SETUP_SQPOLL | IORING_SETUP_IOPOLL))
+	if (variant->method != URING_SQPOLL_IOPOLL)
 		EXPECT_GT(vm_counter("cma_drain"), s->drains);
 	EXPECT_LT(to_ms(r->longest_us), BOUND_MS);
 	EXPECT_EQ(vm_counter("pin_gate_timeout"), s->timeouts);
@@ -1133,41 +1012,28 @@ TEST_F_TIMEOUT(ring, polled, 90)
 TEST_F_TIMEOUT(ring, gated, 60)
 {
 	long long longest_gated = 0, longest = 0;
-	struct ring_load *r = &self->r;
-	unsigned int slot, done = 0;
+	unsigned int i, in_flight = 0, done = 0;
 	struct held_pages *s = &self->s;
-	struct io_uring_cqe *cqe;
+	struct ring *r = &self->r;
 
 	ASSERT_TRUE(held_pages_fill(s));
 	ASSERT_EQ(held_pages_pick(s, &s->buf, BUF_BYTES - 2 * MB),
 		  s->buf.addr + BUF_BYTES - 2 * MB);
-	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS))
-		TH_LOG("%s", reason);
-	for (slot = 0; slot < RING_SLOTS; slot++)
-		ring_submit(r, slot);
-	while (slot) {
-		long long us;
-		int res;
+	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS));
+	for (i = 0; i < RING_SLOTS; i++)
+		in_flight += engine_start(&r->engine, &r->ios[i]);
+	ASSERT_EQ(in_flight, RING_SLOTS);
+	for (; in_flight; in_flight--, done++) {
+		struct io *io = engine_finish(&r->engine);
 
-		io_uring_submit(&r->ring);
-		ASSERT_EQ(io_uring_wait_cqe(&r->ring, &cqe), 0);
-		slot--;
-		res = cqe->res;
-		us = now_us() - r->since[cqe->user_data];
-		if (cqe->user_data == 0)
-			longest_gated = us > longest_gated ? us : longest_gated;
-		else
-			longest = us > longest ? us : longest;
-		if (now_us() < s->release_us) {
-			ring_submit(r, cqe->user_data);
-			slot++;
-		}
-		io_uring_cqe_seen(&r->ring, cqe);
-		EXPECT_EQ(res, (int)psize());
-		done++;
+		raise_to(io == r->ios ? &longest_gated : &longest, now_us() - io->start_us);
+		EXPECT_EQ(io->res, psize());
+		if (now_us() >= s->release_us)
+			continue;
+		ASSERT_TRUE(engine_start(&r->engine, io));
+		in_flight++;
 	}
-	io_uring_queue_exit(&r->ring);
-	close(r->fd);
+	ring_destroy(r);
 	held_pages_finish(s);
 	ksft_print_msg("the longest I/O behind the gate took %ld ms, bound %d ms; others %ld ms\n",
 		       to_ms(longest_gated), BOUND_MS, to_ms(longest));
@@ -1181,31 +1047,18 @@ TEST_F_TIMEOUT(ring, gated, 60)
 /* Pins that only the task that allocates could release: the budget ends it. */
 TEST_F_TIMEOUT(gate, own_polled_pin, 60)
 {
-	struct nullb_conf conf = {
-		.bytes = MB, .completion_us = 100, .depth = 64, .poll_queues = 1,
-	};
-	struct ring_load r = { };
-	struct io_uring_cqe *cqe;
-	int ret;
+	struct ring r = { .engine = { .method = URING_IOPOLL, .unpolled = true } };
 
-	ret = io_uring_queue_init(RING_SLOTS, &r.ring, IORING_SETUP_IOPOLL);
-	if (ret)
-		SKIP(return, "io_uring: %s", strerror(-ret));
-	r.fd = nullb_create(LOAD_DEV, &conf);
-	ASSERT_GE(r.fd, 0)
-		TH_LOG("%s", reason);
-	r.buf = self->page;
-	ring_submit(&r, 0);
-	ASSERT_EQ(ring_enter(&r), 1);
+	if (!engine_open(&r.engine, RING_SLOTS))
+		SKIP(return, NO_IO_URING);
+	ASSERT_TRUE(ring_create(&r, self->page));
+	ASSERT_TRUE(engine_start(&r.engine, r.ios));
 	alloc_with_own_pin(_metadata, &self->s, 400, false);
-	ASSERT_EQ(io_uring_wait_cqe(&r.ring, &cqe), 0);
-	EXPECT_EQ(cqe->res, (int)psize());
-	io_uring_queue_exit(&r.ring);
-	close(r.fd);
+	EXPECT_EQ(engine_finish(&r.engine)->res, psize());
+	ring_destroy(&r);
 	held_pages_finish(&self->s);
 	EXPECT_TRUE(pins_back_to(self->s.pins));
 }
-#endif
 
 /*
  * Freezing, by suspend and by cgroup: who waits at a gate delays it by no more
@@ -1224,8 +1077,7 @@ TEST_F_TIMEOUT(gate, suspend, 60)
 	ASSERT_EQ(suspend_test(true), 0);
 	/* The allocation is not frozen either before its budget is spent. */
 	ASSERT_TRUE(held_pages_close_gates(s, BOUND_MS) &&
-		    pinner_start(&p, s, self->page) && pinner_wait_stuck(s, &p))
-		TH_LOG("%s", reason);
+		    pinner_start(&p, s, self->page) && pinner_wait_stuck(s, &p));
 	start = now_us();
 	err = put_str("/sys/power/state", "freeze");
 	us = now_us() - start;
@@ -1259,8 +1111,7 @@ TEST_F_TIMEOUT(gate, cgroup_freezer, 60)
 	if (!run_cmd("mount -t cgroup2 none " CGROUP_MNT " 2>/dev/null") ||
 	    (mkdir(CGROUP_MNT "/cma_gup_wait", 0700) && errno != EEXIST))
 		SKIP(return, "no cgroup v2: needs CONFIG_CGROUPS");
-	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(held_pages_close_gates(s, AMPLE_MS));
 	/* One that waits in a process of its own */
 	pid = fork();
 	if (!pid) {
@@ -1360,8 +1211,7 @@ FIXTURE_SETUP(offline)
 	if (area.budget < 0)
 		SKIP(return, NO_BUDGET);
 	held_pages_begin(&self->s);
-	ASSERT_TRUE(held_pages_devices(&self->s, HOLD_MS))
-		TH_LOG("%s", reason);
+	ASSERT_TRUE(held_pages_devices(&self->s, HOLD_MS));
 }
 
 FIXTURE_TEARDOWN_PARENT(offline)
@@ -1389,8 +1239,7 @@ TEST_F_TIMEOUT(offline, pinners, 120)
 		shared->offline = page ? block : -1;
 		/* Two pins, of which one waits for the slow device. */
 		if (page && slow_pin(&s->slow, page)) {
-			ASSERT_TRUE(pinner_start(&p, s, page))
-				TH_LOG("%s", reason);
+			ASSERT_TRUE(pinner_start(&p, s, page));
 			start = now_us();
 			status = memory_set_state(block, "offline", offline_s);
 			pinner_stop(&p);
@@ -1417,10 +1266,7 @@ TEST_F_TIMEOUT(offline, pinners, 120)
 
 int main(int argc, char **argv)
 {
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
-		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (shared == MAP_FAILED)
-		ksft_exit_fail_perror("mmap");
+	shared = map_shared(sizeof(*shared));
 	shared->offline = -1;
 	env_prepare(restore_all);
 	return test_harness_run(argc, argv);

@@ -50,7 +50,7 @@ static void *allocation_run(void *arg)
 bool allocation_start(struct allocation *a)
 {
 	if (pthread_create(&a->thread, NULL, allocation_run, a))
-		return because("cannot start a thread");
+		return cannot("start a thread");
 	a->running = true;
 	return true;
 }
@@ -83,6 +83,22 @@ void allocation_print_stack(const struct allocation *a)
 	ksft_print_msg("the allocation is in %s\n", text);
 }
 
+void allocations_try(struct allocations *a)
+{
+	long long start = now_us();
+
+	a->tried++;
+	a->succeeded += !area_alloc();
+	raise_to(&a->longest_us, now_us() - start);
+	area_free();
+}
+
+void allocations_print(const struct allocations *a)
+{
+	ksft_print_msg("%u of %u allocations succeeded, the longest took %ld ms\n",
+		       a->succeeded, a->tried, to_ms(a->longest_us));
+}
+
 bool held_pages_devices(struct held_pages *s, unsigned int hold_ms)
 {
 	struct nullb_conf quick = { .bytes = 4 * MB, .completion_us = 100, .depth = 64 };
@@ -110,11 +126,9 @@ bool held_pages_memory(struct held_pages *s)
 	};
 	if (s->buf.fd < 0 || ftruncate(s->buf.fd, s->buf.bytes) ||
 	    fcntl(s->buf.fd, F_ADD_SEALS, F_SEAL_SHRINK))
-		return because("memfd_create: %s", strerror(errno));
+		return cannot("create a memfd: %s", strerror(errno));
 	s->rw = mmap(NULL, s->buf.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, s->buf.fd, 0);
-	if (s->rw == MAP_FAILED)
-		return because("mmap: %s", strerror(errno));
-	return true;
+	return s->rw != MAP_FAILED || cannot("map a memfd: %s", strerror(errno));
 }
 
 /* All of a pool in one piece, at some place in the area */
@@ -137,7 +151,7 @@ bool held_pages_fill(struct held_pages *s)
 	if (s->file.bytes)
 		syncfs(s->file.fd);
 	if (fallocate(s->buf.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, s->buf.bytes))
-		return because("fallocate: %s", strerror(errno));
+		return cannot("punch a hole: %s", strerror(errno));
 	return fill_at(&s->buf, 0) && (!s->file.bytes || fill_at(&s->file, BUF_BYTES));
 }
 
@@ -165,7 +179,7 @@ bool held_pages_close_gates(struct held_pages *s, unsigned int budget_ms)
 	unsigned int i;
 
 	if (put_num(budget_file(), budget_ms))
-		return because("cannot set the budget");
+		return cannot("set the budget");
 	s->release_us = now_us() + s->hold_ms * USEC_PER_MSEC;
 	for (i = 0; i < s->nr_held; i++)
 		if (!slow_pin(&s->slow, s->held[i]))
@@ -175,7 +189,7 @@ bool held_pages_close_gates(struct held_pages *s, unsigned int budget_ms)
 	for (i = 0; i < s->nr_held; i++)
 		while (!gate_is_closed(s->quick, s->held[i])) {
 			if (now_us() > s->release_us - LEAD_MS * USEC_PER_MSEC)
-				return because("a gate was not closed in time");
+				return cannot("have a gate closed in time");
 			usleep(1000);
 		}
 	return true;
@@ -193,43 +207,47 @@ void held_pages_finish(struct held_pages *s)
 		close(s->buf.fd);
 }
 
-static ssize_t pinner_io(const struct pinner *p)
+static bool pin_page(const struct pinner *p)
 {
 	char copy[psize()];
 	struct iovec to = { .iov_base = copy, .iov_len = psize() };
 	struct iovec from = { .iov_base = p->page, .iov_len = psize() };
 
 	if (p->fd < 0)
-		return process_vm_readv(getpid(), &to, 1, &from, 1, 0);
-	return pwrite(p->fd, p->page, psize(), 0);
+		return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == psize();
+	return pwrite(p->fd, p->page, psize(), 0) == psize();
 }
 
 static void *pinner_run(void *arg)
 {
 	struct pinner *p = arg;
-	long long start, us;
+	long long start;
 
 	while (!read_once(p->stop)) {
 		start = now_us();
 		write_once(p->since, start);
-		if (pinner_io(p) != psize())
+		if (!p->pin(p))
 			p->errors++;
 		write_once(p->since, 0);
-		us = now_us() - start;
-		if (us > p->longest_us)
-			p->longest_us = us;
-		p->calls++;
+		raise_to(&p->longest_us, now_us() - start);
+		count_one(p->calls);
 	}
 	return NULL;
 }
 
-bool pinner_start_on(struct pinner *p, int fd, char *page)
+bool pinner_go(struct pinner *p)
 {
-	*p = (struct pinner){ .fd = fd, .page = page };
+	p->stop = false;
 	if (pthread_create(&p->thread, NULL, pinner_run, p))
-		return because("cannot start a thread");
+		return cannot("start a thread");
 	p->running = true;
 	return true;
+}
+
+bool pinner_start_on(struct pinner *p, int fd, char *page)
+{
+	*p = (struct pinner){ .pin = pin_page, .fd = fd, .page = page };
+	return pinner_go(p);
 }
 
 bool pinner_start(struct pinner *p, const struct held_pages *s, char *page)
@@ -256,7 +274,7 @@ bool pinner_wait_stuck(const struct held_pages *s, const struct pinner *p)
 {
 	while (!pinner_is_stuck(p)) {
 		if (now_us() > s->release_us)
-			return because("no I/O on a page of a gated pageblock had to wait");
+			return cannot("make I/O wait that is on a page of a gated pageblock");
 		usleep(1000);
 	}
 	return true;

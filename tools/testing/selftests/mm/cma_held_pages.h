@@ -35,6 +35,17 @@ void allocation_finish(struct allocation *a);
 /* In which functions is it? For the reader of the log only. */
 void allocation_print_stack(const struct allocation *a);
 
+/* Allocations of the area one after the other */
+struct allocations {
+	unsigned int tried;
+	unsigned int succeeded;
+	long long longest_us;
+};
+
+/* Allocate it, and free it. */
+void allocations_try(struct allocations *a);
+void allocations_print(const struct allocations *a);
+
 /*
  * Memory in the area, pins of some of its pages that last for a known time, and
  * an allocation, which therefore closes the gates of their pageblocks.
@@ -80,9 +91,11 @@ char *held_pages_of_one_page(struct held_pages *s);
 bool held_pages_close_gates(struct held_pages *s, unsigned int budget_ms);
 void held_pages_finish(struct held_pages *s);
 
-/* Direct I/O on one page by a thread, again and again */
+/* Direct I/O on one page, or other pins, by a thread, again and again */
 struct pinner {
 	pthread_t thread;
+	bool (*pin)(const struct pinner *p);	/* Pin once; did it work? */
+	void *arg;		/* for pin() */
 	int fd;			/* -1: read the page by process_vm_readv() */
 	char *page;
 	bool stop;
@@ -95,6 +108,8 @@ struct pinner {
 
 bool pinner_start(struct pinner *p, const struct held_pages *s, char *page);
 bool pinner_start_on(struct pinner *p, int fd, char *page);
+/* Start one of other pins, or one that was stopped, which keeps its figures. */
+bool pinner_go(struct pinner *p);
 void pinner_stop(struct pinner *p);
 bool pinner_is_stuck(const struct pinner *p);
 bool pinner_wait_stuck(const struct held_pages *s, const struct pinner *p);

@@ -17,13 +17,12 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <mm/gup_test.h>
 #include "cma_mm_churn.h"
 #include "cma_env.h"
+#include "cma_io.h"
 #include "hugepage_settings.h"
 #include "vm_util.h"
 
@@ -39,7 +38,7 @@
 /* GUP's, see include/linux/mm_types.h */
 #define FOLL_WRITE	1
 
-enum result { DONE, FAILED, WRONG };
+enum outcome { DONE, FAILED, WRONG };
 
 /* In memory that is shared with the processes. */
 struct tally {
@@ -49,9 +48,9 @@ struct tally {
 
 struct churner {
 	const char *name;
-	/* In the parent: can this system have it? Sets the reason if not. */
-	bool (*prepare)(void);
-	enum result (*round)(void);
+	enum outcome (*round)(void);
+	bool (*prepare)(void);	/* In the parent: can this system have it? */
+	const char *needs;	/* for that */
 	bool available;
 	pid_t pid;
 	struct tally *tally;
@@ -62,7 +61,7 @@ static bool *stopping;
 
 /* Of the process of a churner */
 static unsigned int seed;
-static aio_context_t aio;
+static struct engine aio = { .method = AIO };
 
 /*
  * What several of them need
@@ -80,7 +79,7 @@ static char *map_anon(size_t bytes)
 	return addr == MAP_FAILED ? NULL : addr;
 }
 
-static enum result done_if(bool ok)
+static enum outcome done_if(bool ok)
 {
 	return ok ? DONE : FAILED;
 }
@@ -88,25 +87,17 @@ static enum result done_if(bool ok)
 /* Into the pages of a buffer, with the direct I/O in flight when it returns. */
 static bool read_begin(char *addr, size_t bytes)
 {
-	struct iocb iocb = {
-		.aio_lio_opcode = IOCB_CMD_PREAD,
-		.aio_fildes = env.fd,
-		.aio_buf = (uintptr_t)addr,
-		.aio_nbytes = bytes,
-	};
-	struct iocb *batch = &iocb;
+	static struct iovec iov;
+	static struct io io = { .iov = &iov, .nr = 1 };
 
-	if (!aio && syscall(__NR_io_setup, 1, &aio))
-		return false;
-	return syscall(__NR_io_submit, aio, 1, &batch) == 1;
+	iov = (struct iovec){ addr, bytes };
+	io.fd = env.fd;
+	return engine_start(&aio, &io);
 }
 
 static bool read_end(size_t bytes)
 {
-	struct io_event event;
-
-	return syscall(__NR_io_getevents, aio, 1, 1, &event, NULL) == 1 &&
-	       event.res == (long long)bytes;
+	return engine_finish(&aio)->res == (long)bytes;
 }
 
 static void fill_pages(char *addr, unsigned int pages)
@@ -134,11 +125,11 @@ static bool pages_are_filled(const char *addr, unsigned int pages)
 
 static bool have_gup_test(void)
 {
-	return !access(GUP_TEST, R_OK | W_OK) || because("needs CONFIG_GUP_TEST");
+	return !access(GUP_TEST, R_OK | W_OK);
 }
 
 /* A pin without an end in sight moves the page out of the area first. */
-static enum result longterm(void)
+static enum outcome longterm(void)
 {
 	struct pin_longterm_test args = {
 		.addr = (uintptr_t)hot_page(),
@@ -161,7 +152,7 @@ static enum result longterm(void)
 }
 
 /* Take and drop pins and references by all ways that gup_test has. */
-static enum result gup_test(void)
+static enum outcome gup_test(void)
 {
 	static const unsigned long calls[] = {
 		GUP_FAST_BENCHMARK, PIN_FAST_BENCHMARK, GUP_BASIC_TEST, PIN_BASIC_TEST,
@@ -184,12 +175,11 @@ static enum result gup_test(void)
 
 static bool have_thp(void)
 {
-	return (thp_is_enabled() && read_pmd_pagesize() == 2 * MB) ||
-	       because("no transparent huge pages of 2 MB");
+	return thp_is_enabled() && read_pmd_pagesize() == 2 * MB;
 }
 
 /* Split a huge page while it is pinned, and collapse the rest. */
-static enum result thp(void)
+static enum outcome thp(void)
 {
 	char *map = map_anon(4 * MB), *huge;
 	bool ok;
@@ -218,11 +208,11 @@ static enum result thp(void)
 
 static bool have_hugetlb(void)
 {
-	return default_huge_page_size() == 2 * MB || because("no hugetlb pages of 2 MB");
+	return default_huge_page_size() == 2 * MB;
 }
 
 /* A huge page that comes, is pinned, and goes. */
-static enum result hugetlb(void)
+static enum outcome hugetlb(void)
 {
 	unsigned long before = hugetlb_nr_default_pages();
 	bool ok = false;
@@ -248,15 +238,14 @@ static bool have_swap(void)
 		return false;
 	close(fd);
 	return run_cmd("mkswap /dev/" SWAP_DEV " >/dev/null 2>&1 && swapon /dev/" SWAP_DEV
-		       " 2>/dev/null") ||
-	       because("mkswap or swapon failed: needs CONFIG_SWAP and these commands");
+		       " 2>/dev/null");
 }
 
 /* Swap out, and in again by a direct I/O and by a fault. */
-static enum result swap(void)
+static enum outcome swap(void)
 {
 	char *addr = map_anon(2 * PAGES * psize());
-	enum result result;
+	enum outcome result;
 
 	if (!addr)
 		return FAILED;
@@ -271,10 +260,10 @@ static enum result swap(void)
 }
 
 /* Fork while pages are pinned, and have both processes write. */
-static enum result fork_and_write(void)
+static enum outcome fork_and_write(void)
 {
 	char *addr = map_anon(2 * PAGES * psize());
-	enum result result;
+	enum outcome result;
 	int status = 0;
 	bool reading;
 	pid_t pid;
@@ -300,7 +289,7 @@ static enum result fork_and_write(void)
 }
 
 /* The last reference to a page is the pin. */
-static enum result unmap(void)
+static enum outcome unmap(void)
 {
 	char *addr = map_anon(PAGES * psize());
 	bool ok;
@@ -313,7 +302,7 @@ static enum result unmap(void)
 }
 
 /* Move what is pinned, and what is not, to another address. */
-static enum result remap(void)
+static enum outcome remap(void)
 {
 	size_t half = PAGES * psize();
 	char *addr = map_anon(2 * half), *moved;
@@ -358,11 +347,11 @@ static bool have_hotplug(void)
 			memory_block = block;
 	if (dir)
 		closedir(dir);
-	return memory_block >= 0 || because("no block in " MEMORY_SYS " is offline");
+	return memory_block >= 0;
 }
 
 /* Memory comes, is used by the others, and goes. */
-static enum result hotplug(void)
+static enum outcome hotplug(void)
 {
 	int err = memory_set_state(memory_block, "online_movable", 5);
 
@@ -372,22 +361,21 @@ static enum result hotplug(void)
 
 static bool have_compaction(void)
 {
-	return !access("/proc/sys/vm/compact_memory", W_OK) || because("needs CONFIG_COMPACTION");
+	return !access("/proc/sys/vm/compact_memory", W_OK);
 }
 
-static enum result compact(void)
+static enum outcome compact(void)
 {
 	return done_if(!put_num("/proc/sys/vm/compact_memory", 1));
 }
 
 static bool have_cgroup(void)
 {
-	return !access(OUR_CGROUP "/memory.max", W_OK) ||
-	       because("needs the memory controller of cgroup2 in " CGROUP);
+	return !access(OUR_CGROUP "/memory.max", W_OK);
 }
 
 /* Take memory away from all of the churn, and give it back. */
-static enum result cgroup_limit(void)
+static enum outcome cgroup_limit(void)
 {
 	put_num(OUR_CGROUP "/memory.high", OUR_MEMORY / 2 + rand_r(&seed) % (OUR_MEMORY / 2));
 	/* Less than that may be left to reclaim. */
@@ -396,7 +384,7 @@ static enum result cgroup_limit(void)
 }
 
 /* A reference without a pin, for some ms: a migration that fails. */
-static enum result refer(void)
+static enum outcome refer(void)
 {
 	struct iovec iov = { .iov_base = hot_page(), .iov_len = psize() };
 	ssize_t len;
@@ -412,18 +400,18 @@ static enum result refer(void)
 }
 
 static struct churner churners[] = {
-	{ "longterm", have_gup_test, longterm },
-	{ "gup_test", have_gup_test, gup_test },
-	{ "THP split and collapse", have_thp, thp },
-	{ "hugetlb", have_hugetlb, hugetlb },
-	{ "swap", have_swap, swap },
-	{ "fork", NULL, fork_and_write },
-	{ "munmap", NULL, unmap },
-	{ "mremap", NULL, remap },
-	{ "memory hotplug", have_hotplug, hotplug },
-	{ "compaction", have_compaction, compact },
-	{ "cgroup limit", have_cgroup, cgroup_limit },
-	{ "vmsplice", NULL, refer },
+	{ "longterm", longterm, have_gup_test, "CONFIG_GUP_TEST" },
+	{ "gup_test", gup_test, have_gup_test, "CONFIG_GUP_TEST" },
+	{ "THP split and collapse", thp, have_thp, "transparent huge pages of 2 MB" },
+	{ "hugetlb", hugetlb, have_hugetlb, "hugetlb pages of 2 MB" },
+	{ "swap", swap, have_swap, "CONFIG_SWAP, mkswap and swapon" },
+	{ "fork", fork_and_write },
+	{ "munmap", unmap },
+	{ "mremap", remap },
+	{ "memory hotplug", hotplug, have_hotplug, "a block in " MEMORY_SYS " that is offline" },
+	{ "compaction", compact, have_compaction, "CONFIG_COMPACTION" },
+	{ "cgroup limit", cgroup_limit, have_cgroup, "cgroup2 in " CGROUP " with memory" },
+	{ "vmsplice", refer },
 };
 
 /*
@@ -432,12 +420,14 @@ static struct churner churners[] = {
 
 static void churner_process(struct churner *c)
 {
-	enum result result;
+	enum outcome result;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	/* If there is one. */
 	put_num(OUR_CGROUP "/cgroup.procs", 0);
 	seed = getpid();
+	if (!engine_open(&aio, 1))
+		_exit(KSFT_FAIL);
 	while (!read_once(*stopping)) {
 		result = c->round();
 		count_one(c->tally->rounds[result]);
@@ -451,7 +441,7 @@ static bool churner_start(struct churner *c)
 	c->pid = fork();
 	if (!c->pid)
 		churner_process(c);
-	return c->pid > 0 || because("fork: %s", strerror(errno));
+	return c->pid > 0 || cannot("fork: %s", strerror(errno));
 }
 
 /* Without a limit of its own the churn takes the memory that the tests need. */
@@ -464,15 +454,11 @@ static void cgroup_create(void)
 
 bool churn_start(const struct churn_env *with)
 {
-	size_t bytes = psize() + ARRAY_SIZE(churners) * sizeof(struct tally);
-	struct tally *tallies;
+	struct tally *tallies = map_shared(ARRAY_SIZE(churners) * sizeof(*tallies));
 	unsigned int i;
 
 	env = *with;
-	stopping = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (stopping == MAP_FAILED)
-		return because("mmap: %s", strerror(errno));
-	tallies = (void *)stopping + psize();
+	stopping = map_shared(sizeof(*stopping));
 	cgroup_create();
 	for (i = 0; i < ARRAY_SIZE(churners); i++) {
 		struct churner *c = &churners[i];
@@ -480,7 +466,7 @@ bool churn_start(const struct churn_env *with)
 		c->tally = &tallies[i];
 		c->available = !c->prepare || c->prepare();
 		if (!c->available)
-			ksft_print_msg("churn without %s: %s\n", c->name, reason);
+			ksft_print_msg("churn without %s: needs %s\n", c->name, c->needs);
 		else if (!churner_start(c))
 			return false;
 	}
@@ -505,7 +491,7 @@ static bool churner_stop(struct churner *c, long long deadline)
 {
 	while (c->pid > 0 && waitpid(c->pid, NULL, WNOHANG) != c->pid) {
 		if (now_us() > deadline)
-			return because("%s (process %d) does not end", c->name, c->pid);
+			return cannot("end %s (process %d)", c->name, c->pid);
 		usleep(10000);
 	}
 	c->pid = 0;

@@ -16,7 +16,7 @@ struct churn_env {
 	void *arg;
 };
 
-/* Start all that this system can have. False, with the reason set, if that fails. */
+/* Start all that this system can have. */
 bool churn_start(const struct churn_env *env);
 /* To be called now and then: starts again what has run out of memory. */
 void churn_tend(void);

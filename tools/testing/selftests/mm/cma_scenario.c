@@ -9,15 +9,12 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <limits.h>
-#include <linux/dma-heap.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -100,16 +97,6 @@ struct camera {
 	int queue[MAX_QUEUE];	/* file descriptors; -1: none */
 };
 
-static int camera_get(const struct camera *cam)
-{
-	struct dma_heap_allocation_data data = {
-		.len = cam->sc->frame_bytes,
-		.fd_flags = O_RDWR | O_CLOEXEC,
-	};
-
-	return ioctl(cam->heap, DMA_HEAP_IOCTL_ALLOC, &data) ? -1 : (int)data.fd;
-}
-
 static void camera_release(int *buffer)
 {
 	if (*buffer >= 0)
@@ -139,10 +126,7 @@ static void wait_until(long long us)
  */
 static bool area_has_room(size_t bytes)
 {
-	char path[PATH_MAX];
-
-	snprintf(path, sizeof(path), DEBUGFS_CMA "/%s/maxchunk", area.name);
-	return read_num(path) * psize() >= bytes + ALIGNMENT;
+	return area_get("maxchunk") * psize() >= bytes + ALIGNMENT;
 }
 
 static void camera_frame(const struct camera *cam, int *buffer, long long due_us,
@@ -152,7 +136,7 @@ static void camera_frame(const struct camera *cam, int *buffer, long long due_us
 	wait_until(due_us - cam->sc->period_us / 2);
 	camera_release(buffer);
 	wait_until(due_us);
-	*buffer = camera_get(cam);
+	*buffer = heap_alloc(cam->heap, cam->sc->frame_bytes);
 	frame->us = now_us() - due_us;
 	frame->got = *buffer >= 0;
 	frame->no_room = !frame->got && !area_has_room(cam->sc->frame_bytes);
@@ -198,11 +182,11 @@ static bool camera_start(struct scenario *sc)
 	sc->shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 			  MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (sc->shared == MAP_FAILED)
-		return because("out of memory");
+		return cannot("map memory: %s", strerror(errno));
 	sc->camera = fork();
 	if (!sc->camera)
 		camera_run(sc);
-	return sc->camera > 0 || because("fork: %s", strerror(errno));
+	return sc->camera > 0 || cannot("fork: %s", strerror(errno));
 }
 
 /* For run_tries(): what is tried is a whole run of the camera. */
@@ -228,10 +212,12 @@ static void camera_give(void *arg)
 
 static void others_run(size_t leave, int ready)
 {
+	bool ok;
+
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (ballast_leave_at_most(leave))
-		reason[0] = '\0';
-	if (write(ready, reason, sizeof(reason)) != sizeof(reason))
+	ok = ballast_leave_at_most(leave);
+	fflush(stdout);
+	if (write(ready, &ok, sizeof(ok)) != sizeof(ok))
 		_exit(KSFT_FAIL);
 	pause();
 	_exit(KSFT_PASS);
@@ -239,19 +225,19 @@ static void others_run(size_t leave, int ready)
 
 static bool others_start(const struct scenario *sc)
 {
-	char said[sizeof(reason)];
 	int ready[2];
 	pid_t pid;
+	bool ok;
 
 	if (pipe(ready))
-		return because("pipe: %s", strerror(errno));
+		return cannot("set up a pipe: %s", strerror(errno));
 	pid = fork();
 	if (!pid)
 		others_run(sc->leave, ready[1]);
 	close(ready[1]);
-	if (pid < 0 || read(ready[0], said, sizeof(said)) != sizeof(said))
-		return because("cannot use up memory");
-	return !said[0] || because("%s", said);
+	if (pid < 0 || read(ready[0], &ok, sizeof(ok)) != sizeof(ok))
+		return cannot("use up memory");
+	return ok;
 }
 
 /*
@@ -268,16 +254,15 @@ static bool run(struct scenario *sc, struct result *res)
 	struct pool pool;
 
 	if (sc->budget >= 0 && area.budget >= 0 && put_num(budget_file(), sc->budget))
-		return because("cannot set the budget to %ld ms", sc->budget);
+		return cannot("set the budget to %ld ms", sc->budget);
 	if (!others_start(sc) || !pool_prepare(&pool, POOL_ANON, sc->old_bytes) ||
 	    !camera_start(sc) ||
 	    !run_tries(&sc->spec, &pool, &camera, 1, res))
 		return false;
 	if (!res->succeeded)
-		return because("no heap %s: needs CONFIG_DMABUF_HEAPS_CMA", sc->heap);
+		return cannot("open the heap %s: needs CONFIG_DMABUF_HEAPS_CMA", sc->heap);
 	if (res->errors)
-		return because("%lu reads failed, the first with %ld", res->errors,
-			       res->first_error);
+		return cannot("read: %lu errors, the first: %ld", res->errors, res->first_error);
 	return true;
 }
 
@@ -323,93 +308,31 @@ static bool write_summary(const struct scenario *sc, const struct result *res)
 
 static void parse(int argc, char **argv, struct scenario *sc)
 {
-	enum {
-		HEAP, SESSIONS, PERIOD_US, FRAME_BYTES, QUEUE, SESSION, PAUSE_MS, THREADS,
-		CHUNK_BYTES, COMPLETION_US, OLD_MB, LEAVE_MB, BUDGET, KERNEL, CSV, TABLE,
-	};
-	static const struct option options[] = {
-		[HEAP] = { "heap", required_argument },
-		[SESSIONS] = { "sessions", required_argument },
-		[PERIOD_US] = { "period-us", required_argument },
-		[FRAME_BYTES] = { "frame-bytes", required_argument },
-		[QUEUE] = { "queue", required_argument },
-		[SESSION] = { "session", required_argument },
-		[PAUSE_MS] = { "pause-ms", required_argument },
-		[THREADS] = { "threads", required_argument },
-		[CHUNK_BYTES] = { "chunk-bytes", required_argument },
-		[COMPLETION_US] = { "completion-us", required_argument },
-		[OLD_MB] = { "old-mb", required_argument },
-		[LEAVE_MB] = { "leave-mb", required_argument },
-		[BUDGET] = { "budget", required_argument },
-		[KERNEL] = { "kernel", required_argument },
-		[CSV] = { "csv", required_argument },
-		[TABLE] = { "table", required_argument },
+	struct measure_spec *spec = &sc->spec;
+	const struct option_spec options[] = {
+		{ "heap", .text = &sc->heap },
+		{ "sessions", .number = &sc->sessions, .lowest = 1, .highest = 10000 },
+		{ "period-us", .number = &sc->period_us, .lowest = 1000, .highest = 1000000 },
+		{ "frame-bytes", .bytes = &sc->frame_bytes, .lowest = 1, .highest = LONG_MAX },
+		{ "queue", .number = &sc->queue, .lowest = 1, .highest = MAX_QUEUE },
+		{ "session", .number = &sc->session, .lowest = 1, .highest = 10000 },
+		{ "pause-ms", .number = &sc->pause_ms, .highest = 60000 },
+		{ "threads", .number = &spec->load.threads, .lowest = 1, .highest = 256 },
+		{ "chunk-bytes", .bytes = &spec->load.seg_bytes, .lowest = 512,
+		  .highest = 64 * MB },
+		/* null_blk gives up on a request after 5 s. */
+		{ "completion-us", .number = &spec->load.completion_us, .lowest = 1,
+		  .highest = 4000000 },
+		{ "old-mb", .bytes = &sc->old_bytes, .lowest = 2, .highest = 4096, .unit = MB },
+		{ "leave-mb", .bytes = &sc->leave, .lowest = 8, .highest = 4096, .unit = MB },
+		{ "budget", .budget = &sc->budget, .highest = INT_MAX },
+		{ "kernel", .text = &sc->kernel },
+		{ "csv", .text = &sc->csv },
+		{ "table", .text = &sc->table },
 		{ },
 	};
-	struct measure_spec *spec = &sc->spec;
-	int i, opt;
 
-	while ((opt = getopt_long(argc, argv, "", options, &i)) != -1) {
-		if (opt)
-			exit(KSFT_FAIL);
-		switch (i) {
-		case HEAP:
-			sc->heap = optarg;
-			break;
-		case SESSIONS:
-			sc->sessions = num_option("sessions", optarg, 1, 10000);
-			break;
-		case PERIOD_US:
-			sc->period_us = num_option("period-us", optarg, 1000, 1000000);
-			break;
-		case FRAME_BYTES:
-			sc->frame_bytes = num_option("frame-bytes", optarg, 1, LONG_MAX);
-			break;
-		case QUEUE:
-			sc->queue = num_option("queue", optarg, 1, MAX_QUEUE);
-			break;
-		case SESSION:
-			sc->session = num_option("session", optarg, 1, 10000);
-			break;
-		case PAUSE_MS:
-			sc->pause_ms = num_option("pause-ms", optarg, 0, 60000);
-			break;
-		case THREADS:
-			spec->load.threads = num_option("threads", optarg, 1, 256);
-			break;
-		case CHUNK_BYTES:
-			spec->load.seg_bytes = num_option("chunk-bytes", optarg, 512, 64 * MB);
-			break;
-		case COMPLETION_US:
-			/* null_blk gives up on a request after 5 s. */
-			spec->load.completion_us = num_option("completion-us", optarg, 1, 4000000);
-			break;
-		case OLD_MB:
-			sc->old_bytes = num_option("old-mb", optarg, 2, 4096) * MB;
-			break;
-		case LEAVE_MB:
-			sc->leave = num_option("leave-mb", optarg, 8, 4096) * MB;
-			break;
-		case BUDGET:
-			sc->budget = -1;
-			if (strcmp(optarg, "keep"))
-				sc->budget = num_option("budget", optarg, 0, INT_MAX);
-			break;
-		case KERNEL:
-			sc->kernel = optarg;
-			break;
-		case CSV:
-			sc->csv = optarg;
-			break;
-		case TABLE:
-			sc->table = optarg;
-			break;
-		}
-	}
-	if (optind < argc) {
-		fprintf(stderr, "cma_scenario: %s: not an option; see --help\n", argv[optind]);
-		exit(KSFT_FAIL);
-	}
+	parse_options(argc, argv, options);
 }
 
 int main(int argc, char **argv)
@@ -445,9 +368,7 @@ int main(int argc, char **argv)
 	}
 	parse(argc, argv, &sc);
 	system_prepare(env_restore);
-	if (!run(&sc, &res) || (sc.csv && !write_frames(&sc)) || !write_summary(&sc, &res)) {
-		fprintf(stderr, "cma_scenario: %s\n", reason);
+	if (!run(&sc, &res) || (sc.csv && !write_frames(&sc)) || !write_summary(&sc, &res))
 		return KSFT_FAIL;
-	}
 	return KSFT_PASS;
 }

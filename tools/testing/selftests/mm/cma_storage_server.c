@@ -28,16 +28,14 @@
 /* Returns 0 or an error number. */
 static int daemon_io(struct daemon *d, bool write, char *buf, size_t len, off_t pos)
 {
-	long long start = now_us(), us;
+	long long start = now_us();
 	ssize_t ret;
 
 	write_once(d->io_since, start);
 	if (write && d->stall_ms)
 		usleep(d->stall_ms * USEC_PER_MSEC);
 	ret = write ? pwrite(d->store, buf, len, pos) : pread(d->store, buf, len, pos);
-	us = now_us() - start;
-	if (us > d->longest_us)
-		d->longest_us = us;
+	raise_to(&d->longest_us, now_us() - start);
 	write_once(d->io_since, 0);
 	if (ret == (ssize_t)len)
 		return 0;
@@ -57,7 +55,7 @@ static bool daemon_fork(struct daemon *d, void (*serve)(struct daemon *d))
 		_exit(KSFT_PASS);
 	}
 	if (pid < 0)
-		return because("fork: %s", strerror(errno));
+		return cannot("fork: %s", strerror(errno));
 	d->pid = pid;
 	return true;
 }
@@ -176,10 +174,9 @@ static void fuse_serve(struct daemon *d)
 		fuse_session_loop(session);
 }
 
-bool fuse_available(void)
+const char *fuse_missing(void)
 {
-	return !access("/dev/fuse", R_OK | W_OK) ||
-	       because("no /dev/fuse: needs CONFIG_FUSE_FS");
+	return access("/dev/fuse", R_OK | W_OK) ? "no /dev/fuse: needs CONFIG_FUSE_FS" : NULL;
 }
 
 bool fuse_start(struct daemon *d)
@@ -195,19 +192,19 @@ bool fuse_start(struct daemon *d)
 			return true;
 		usleep(10000);
 	}
-	return because("the FUSE server does not come up");
+	return cannot("get the FUSE server up");
 }
 
 #else
 
-bool fuse_available(void)
+const char *fuse_missing(void)
 {
-	return because("built without libfuse 3");
+	return "built without libfuse 3";
 }
 
 bool fuse_start(struct daemon *d)
 {
-	return fuse_available();
+	return false;
 }
 
 #endif
@@ -398,10 +395,10 @@ static int ublk_run(struct daemon *d)
 	return ublk_control(ublk_ctrl_op(UBLK_CMD_START_DEV), &cmd);
 }
 
-bool ublk_available(void)
+const char *ublk_missing(void)
 {
-	return !access(UBLK_CONTROL, R_OK | W_OK) ||
-	       because("no %s: needs CONFIG_BLK_DEV_UBLK", UBLK_CONTROL);
+	return access(UBLK_CONTROL, R_OK | W_OK) ?
+	       "no " UBLK_CONTROL ": needs CONFIG_BLK_DEV_UBLK" : NULL;
 }
 
 bool ublk_start(struct daemon *d)
@@ -412,16 +409,16 @@ bool ublk_start(struct daemon *d)
 	err = ublk_add(d);
 	err = err ?: ublk_set_params(d);
 	if (err)
-		return because("cannot add a ublk device: %s", strerror(-err));
+		return cannot("add a ublk device: %s", strerror(-err));
 	if (!daemon_fork(d, ublk_serve))
 		return false;
 	err = ublk_run(d);
 	if (err)
-		return because("cannot start the ublk device: %s", strerror(-err));
+		return cannot("start the ublk device: %s", strerror(-err));
 	snprintf(path, sizeof(path), "/dev/ublkb%d", d->ublk_id);
 	for (i = 0; i < 100 && access(path, R_OK | W_OK); i++)
 		usleep(10000);
-	return i < 100 || because("no %s", path);
+	return i < 100 || cannot("find %s", path);
 }
 
 #else
@@ -430,14 +427,14 @@ static void ublk_delete(int id)
 {
 }
 
-bool ublk_available(void)
+const char *ublk_missing(void)
 {
-	return because("built without liburing");
+	return "built without liburing";
 }
 
 bool ublk_start(struct daemon *d)
 {
-	return ublk_available();
+	return false;
 }
 
 #endif

@@ -35,8 +35,9 @@ struct daemon {
 	int ublk_id;			/* -1: no such device */
 };
 
-bool fuse_available(void);
-bool ublk_available(void);
+/* What is missing here to have one, or NULL */
+const char *fuse_missing(void);
+const char *ublk_missing(void);
 /* Mounts FUSE_FILE's file system. */
 bool fuse_start(struct daemon *d);
 /* Creates /dev/ublkb<ublk_id>. */
