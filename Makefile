@@ -16,7 +16,7 @@ $(error ARCH=$(ARCH) is not known. Right values: x86_64, arm64)
 endif
 
 .PHONY: help run compare test tree refresh series lint config shell verify fio stress faults debug kcsan \
-	each-patch matrix static regress bench bench-quick scenario docs rfc clean distclean
+	each-patch matrix static regress bench bench-quick scenario cases docs rfc clean distclean
 .NOTPARALLEL:
 
 help:		## this list
@@ -102,6 +102,9 @@ bench-quick:	## the same in one short round
 
 scenario:	## a camera and an updater, on both kernels
 	@scripts/measure/scenario.sh
+
+cases:		## what users of CMA have reported, on both kernels (an hour)
+	@scripts/measure/cases.sh
 
 verify:		## check the model of the gate
 	@scripts/packages.sh verify
