@@ -312,8 +312,11 @@ static enum outcome remap(void)
 		return FAILED;
 	fill_pages(addr, PAGES);
 	reading = read_begin(addr + half, half);
-	/* Leaves an empty mapping behind, so that it has to move. */
-	moved = mremap(addr, 2 * half, 2 * half, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
+	/*
+	 * Leaves an empty mapping behind, so that it has to move. The kernel looks at
+	 * the new address then, even if it may choose one.
+	 */
+	moved = mremap(addr, 2 * half, 2 * half, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
 	ok = reading && read_end(half);
 	munmap(addr, 2 * half);
 	if (moved == MAP_FAILED)
