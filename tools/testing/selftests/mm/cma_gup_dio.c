@@ -1178,7 +1178,7 @@ FIXTURE_TEARDOWN_PARENT(self_wait)
 	env_restore();
 }
 
-TEST_F(self_wait, write_and_read)
+TEST_F_TIMEOUT(self_wait, write_and_read, 60)
 {
 	struct gated *g = self->g;
 	struct stop_result res = { };
