@@ -235,13 +235,9 @@ static void *map(size_t bytes, int flags)
 
 static void note_io(struct load *l, const struct slot *slot)
 {
-	long long us;
-
 	pthread_mutex_lock(&io_lock);
-	us = now_us() - slot->submitted_us;
-	if (alloc_begin && (!alloc_end || slot->submitted_us < alloc_end) &&
-	    us > io_set->longest_io_us)
-		io_set->longest_io_us = us;
+	if (alloc_begin && (!alloc_end || slot->submitted_us < alloc_end))
+		raise_to(&io_set->longest_io_us, now_us() - slot->submitted_us);
 	pthread_mutex_unlock(&io_lock);
 }
 
@@ -640,7 +636,7 @@ static void own_huge_pages(void *arg)
 
 static bool mlock_batches(void)
 {
-	struct shared *s = map(sizeof(*s), MAP_SHARED);
+	struct shared *s = map_shared(sizeof(*s));
 	pid_t pid;
 
 	if (!load_setup_fresh() || !ballast_leave_at_most(pool_may_leave(64 * MB)) ||
@@ -658,7 +654,7 @@ static bool mlock_batches(void)
 static bool huge_pages(void)
 {
 	struct nullb_conf conf = { .bytes = 8 * MB, .completion_us = 100000, .depth = 128 };
-	struct shared *s = map(sizeof(*s), MAP_SHARED);
+	struct shared *s = map_shared(sizeof(*s));
 	size_t least = SIZE_MAX;
 	unsigned int i;
 	pid_t pid;
@@ -743,10 +739,10 @@ static int alloc_killed(unsigned long pages)
 
 static bool fuse_stopped(void)
 {
-	server = map(sizeof(*server), MAP_SHARED);
+	server = map_shared(sizeof(*server));
 	server->ublk_id = -1;
 	server->store = fs_device(8);
-	server->buf = map(DAEMON_DEPTH * DAEMON_IO_BYTES, MAP_SHARED);
+	server->buf = map_shared(DAEMON_DEPTH * DAEMON_IO_BYTES);
 	if (server->store < 0 || !load_setup_hot(32 * MB) || !fill(&pool) ||
 	    fuse_missing() || !fuse_start(server))
 		return cannot("start a FUSE server");

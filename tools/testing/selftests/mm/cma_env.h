@@ -33,13 +33,13 @@ static inline void raise_to(long long *us, long long to)
 /* Memory that processes share which are forked later. Exits if there is none. */
 void *map_shared(size_t bytes);
 
-/* Shell commands for what has no plain system call: mkfs, mount, modprobe. */
 /* By how much a busy, slow machine is late, in the environment */
 #define SLACK_MS	"CMA_GUP_STRESS_SLACK_MS"
 
 /* A positive number from the environment, or the preset */
 unsigned int from_env(const char *name, unsigned int preset);
 
+/* Shell commands for what has no plain system call: mkfs, mount, modprobe. */
 __printf(1, 2) bool run_cmd(const char *fmt, ...);
 /* Make a file system on a device by the command mkfs and mount it at FS_MNT. */
 bool fs_create(const char *dev, const char *type, const char *mkfs, const char *options);

@@ -618,10 +618,7 @@ static bool verifier_try(struct verifier *v, struct pool *pool, struct tries *re
 
 static unsigned int nr_tries(void)
 {
-	const char *env = getenv("CMA_GUP_DIO_TRIES");
-	int tries = env ? atoi(env) : 0;
-
-	return tries > 0 ? tries : 2;
+	return from_env("CMA_GUP_DIO_TRIES", 2);
 }
 
 /*
