@@ -3,13 +3,18 @@
 #
 # Configure or build one kernel out of tree, in BUILD/kernel-NAME:
 #
-#   kernel.sh config|build base    the base without the series, configs/lean
+#   kernel.sh config|build base    the base without the series, configs/lean and
+#                                  configs/test
 #   kernel.sh build longterm       that with bench/foll-longterm.patch
-#   kernel.sh config|build series  BUILD/tree, configs/lean and configs/series
+#   kernel.sh config|build series  BUILD/tree, configs/lean, configs/test and
+#                                  configs/series
 #   kernel.sh config|build arm64   BUILD/tree for arm64, configs/arm64 and configs/series
 #   kernel.sh config|build base-A-B, series-A-B, arm64-A-B
 #                                  those with configs/A and configs/B on top,
 #                                  which can also take back what is below them
+#   kernel.sh lean base|series     without configs/test, which is enough for "make
+#                                  run" and adds hardly more than objects of its own;
+#                                  but what is there with it already stays so
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../lib.sh"
@@ -17,13 +22,13 @@
 export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 2026' KBUILD_BUILD_VERSION=1
 export KBUILD_BUILD_USER=cma-gup-pin KBUILD_BUILD_HOST=localhost LOCALVERSION=
 
-[[ $# -eq 2 && $1 =~ ^(config|build)$ ]] || die "usage: kernel.sh config|build NAME"
+[[ $# -eq 2 && $1-$2 =~ ^(config-|build-|lean-(base|series)$) ]] || die "usage: kernel.sh config|build|lean NAME"
 name=$2
 IFS=- read -ra parts <<<"$name"
 out=$BUILD/kernel-$name
 log=$out.log
 src=$TREE
-fragments=("$REPO/configs/lean")
+fragments=("$REPO/configs/lean" "$REPO/configs/test")
 cc=gcc
 image=arch/x86/boot/bzImage
 case ${parts[0]} in
@@ -50,14 +55,20 @@ for file in "${fragments[@]}"; do
 	[[ -r $file ]] || die "no kernel called $name: there is no $file"
 done
 
+# Roughly, for the progress.
+objects=1500
+if [[ $1 == lean ]] && { [[ ! -e $out/.config ]] || [[ -n $(missing_options "$out/.config" "$REPO/configs/test") ]]; }; then
+	unset 'fragments[1]'
+	objects=1100
+fi
+
 ! command -v ccache >/dev/null || cc="ccache $cc"
 
-# progress: for the heartbeat. The number of objects is that of configs/lean.
 progress()
 {
-	local all=''
+	local all=" of some $objects"
 
-	[[ $name == *-* || $name == arm64 ]] || all=' of some 1790'
+	[[ $name != *-* && $name != arm64 ]] || all=''
 	[[ ! -d $out ]] || echo "$(find "$out" -name '*.o' | wc -l)$all objects"
 }
 
@@ -158,5 +169,5 @@ lock
 case $1-$name in
 build-longterm) build_longterm ;;
 config-*) configure ;;
-build-*) build ;;
+build-* | lean-*) build ;;
 esac

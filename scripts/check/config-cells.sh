@@ -92,7 +92,7 @@ cell_config()
 	local base missing fragments=("$2/options")
 
 	base=$(cell_line "$1" | cut -d' ' -f3)
-	[[ $base != lean ]] || fragments=("$REPO/configs/lean" "$2/options")
+	[[ $base != lean ]] || fragments=("$REPO/configs/lean" "$REPO/configs/test" "$2/options")
 	mkdir -p "$2"
 	cell_options "$1" >"$2/options"
 	cell_make "$1" "$2" "${base/#lean/tinyconfig}" && cat "${fragments[@]}" >>"$2/.config" &&

@@ -26,7 +26,7 @@ id()
 	{
 		kernel_id "${commits[$1]}"
 		cat "$CELLS"
-		wanted_options "$REPO/configs/lean"
+		wanted_options "$REPO/configs/lean" "$REPO/configs/test"
 	} | hash_id
 }
 

@@ -37,7 +37,7 @@ id()
 		kernel_id series
 		cell_line all
 		cell_line "$1"
-		wanted_options "$REPO/configs/lean"
+		wanted_options "$REPO/configs/lean" "$REPO/configs/test"
 		dpkg-query -W -f '${binary:Package} ${Version}\n' 'gcc-1*' 'clang-1*' 2>/dev/null || gcc --version
 	} | hash_id
 }

@@ -50,11 +50,11 @@ held()
 [[ $# -gt 0 ]] || die "usage: run.sh KERNEL..."
 csv=$RESULTS/$([[ $# -gt 1 ]] && echo compare || echo run).csv
 lock
-"$REPO/scripts/packages.sh" tree build selftests vm
+"$REPO/scripts/packages.sh" tree build vm
 for kernel in "$@"; do
-	"$REPO/scripts/build/kernel.sh" build "$kernel"
+	"$REPO/scripts/build/kernel.sh" lean "$kernel"
 done
-"$REPO/scripts/build/selftests.sh"
+"$REPO/scripts/build/selftests.sh" cma_gup_bench
 rows=()
 for kernel in "$@"; do
 	[[ $kernel == base ]] && name=unpatched || name=patched

@@ -131,9 +131,10 @@ count)
 kvm) cpu=(-accel kvm -cpu host) ;;
 tcg)
 	cpu=(-accel "tcg,thread=multi" -cpu "$model")
-	# Where a guest is slow, its watchdog takes the TSC for unstable, at any time,
-	# and the kernel changes the clock source: see below.
-	[[ $kernel == *arm64* ]] || append="tsc=nowatchdog $append"
+	# Without ACPI there is no other clock to compare the TSC with, and where a guest is
+	# slow, the kernel would take it for unstable at any time. It would also not trust
+	# one of several sockets.
+	[[ $kernel == *arm64* ]] || append="tsc=reliable $append"
 	# An interrupt during identify_cpu() sees a CPU without LA57, and KASAN then
 	# takes every address for a wild one.
 	[[ $kernel != *-debug/* ]] || append="no5lvl $append"
@@ -158,7 +159,7 @@ boot()
 {
 	status=0
 	"${limit[@]}" "${qemu[@]}" -nodefaults -no-user-config -display none -no-reboot \
-		"${cpu[@]}" -m "$mem" -smp "$smp" \
+		"${cpu[@]}" -m "$mem" -smp "$smp,sockets=$smp" \
 		-fsdev "local,id=root,path=$root,readonly=on,$share" \
 		-device virtio-9p-pci,fsdev=root,mount_tag=/dev/root \
 		-fsdev "local,id=out,path=${out//,/,,},$share" \
