@@ -2,9 +2,10 @@
 #
 # The front door. Each target is one script; "make help" lists them all.
 
-export KSRC JOBS MEM SMP ACCEL BUILD DURATION TEST_MINUTES PART V SIGNOFF SINCE
+export KSRC JOBS MEM SMP ACCEL BUILD DURATION TEST_MINUTES PART V SIGNOFF SINCE CONFIG LOCALMOD
 
-VARIABLES := KSRC JOBS MEM SMP ACCEL BUILD ARCH DURATION TEST_MINUTES PART V SIGNOFF SINCE
+VARIABLES := KSRC JOBS MEM SMP ACCEL BUILD ARCH DURATION TEST_MINUTES PART V SIGNOFF SINCE \
+	CONFIG LOCALMOD
 unknown := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$(filter-out $(VARIABLES),$v))))
 ifneq ($(unknown),)
 $(error $(unknown): not a variable of this makefile. Right ones: $(VARIABLES))
@@ -16,7 +17,7 @@ $(error ARCH=$(ARCH) is not known. Right values: x86_64, arm64)
 endif
 
 .PHONY: help run compare test tree refresh series lint config shell verify fio stress faults debug kcsan \
-	each-patch matrix static regress bench bench-quick scenario cases docs rfc clean distclean
+	each-patch matrix static regress bench bench-quick scenario cases docs rfc deb deb-test clean distclean
 .NOTPARALLEL:
 
 help:		## this list
@@ -30,6 +31,8 @@ help:		## this list
 	@echo '  ARCH=arm64      run: KUnit and cma_gup_pin, emulated (x86_64: as described above)'
 	@echo '  DURATION=600    fio, stress, faults: seconds'
 	@echo '  TEST_MINUTES=60 test: leaves out what would take longer, the debug kernel first'
+	@echo '  CONFIG=FILE     deb: configuration to begin with (of the running kernel, or Debian'\''s)'
+	@echo '  LOCALMOD=1      deb: only the modules that are loaded now'
 	@echo '  PART=core       rfc: fixes (of the base), core (the RFC), follow-up'
 	@echo '  V=2 SINCE=REF   rfc: number of the version; commit or tag here that the last was sent from'
 	@echo '  SIGNOFF="Name <mail>"  rfc: who sends, and signs'
@@ -118,6 +121,12 @@ docs:		## what Sphinx and kernel-doc say about the series, and not about the bas
 rfc:		## final mails of PART= in BUILD/rfc, with recipients, checked
 	@scripts/packages.sh tree lint rfc
 	@scripts/series/rfc.sh
+
+deb:		## Debian packages of the patched kernel, and of its tests, in BUILD/deb
+	@scripts/build/deb.sh
+
+deb-test:	## such packages installed into a Debian on a disk, booted, tested, purged
+	@scripts/tests/deb.sh
 
 clean:		## remove what was built; keep the download and the trees
 	@scripts/clean.sh clean

@@ -10,8 +10,8 @@
 . "$(dirname "$0")/lib.sh"
 
 BUILT=(kernel-'*' selftests mails rfc results test bench bench-quick scenario matrix each-patch static arm64
-	regress vm-'*' accel '*.log' '*.tmp' work.'*')
-FETCHED=(tree tree.origin tree.stamp base src arm64-root apt linux-source-'*'.deb lock)
+	regress deb deb-test vm-'*' accel '*.log' '*.tmp' work.'*')
+FETCHED=(tree tree.origin tree.stamp base src arm64-root apt linux-'*'.deb lock)
 
 remove()
 {

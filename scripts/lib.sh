@@ -62,6 +62,7 @@ check_vars()
 	check_var JOBS '[1-9][0-9]{0,3}' 'the number of compilers to run at once, such as 4'
 	check_var SMP '[1-9][0-9]?' 'the number of guest CPUs, such as 2'
 	check_var TEST_MINUTES '[1-9][0-9]{0,4}' 'minutes after which "make test" leaves out the rest, such as 60'
+	check_var LOCALMOD 1 '1 (leave it out to have all modules)'
 	check_var MEM '[1-9][0-9]*[MG]' 'guest memory, such as 768M or 2G'
 	check_var ACCEL 'kvm|tcg' 'kvm, tcg (leave it out to have it found out)'
 	# The kernel's own makefiles stop at spaces and colons.

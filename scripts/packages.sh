@@ -21,6 +21,8 @@ declare -A PACKAGES=(
 	[lint]='shellcheck codespell perl git'
 	[bench]='gnuplot-nox python3'
 	[arm64]='qemu-system-arm gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap'
+	[deb]='dpkg-dev debhelper kmod rsync cpio openssl libssl-dev libdw-dev zstd xz-utils'
+	[deb-test]='mmdebstrap e2fsprogs fdisk'
 	[matrix]='gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf gcc-powerpc64le-linux-gnu gcc-riscv64-linux-gnu
 		gcc-s390x-linux-gnu clang-19 lld-19 llvm-19'
 	[static]='sparse coccinelle ocaml-nox ocaml-findlib'

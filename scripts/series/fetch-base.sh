@@ -6,82 +6,10 @@
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../lib.sh"
+# shellcheck source=scripts/series/archive.sh
+. "$(dirname "$0")/archive.sh"
 
 PACKAGE=linux-source-7.3
-WANTED=7.3.4
-
-# mirrors: the machine's own archive addresses, Debian's usual name first
-mirrors()
-{
-	# shellcheck disable=SC2016 # apt expands this
-	apt-get indextargets --format '$(REPO_URI)' | grep -v -e security -e '^cdrom:' |
-		awk '!seen[$0]++ { if (/\/debian\/?$/) print; else other = other $0 "\n" }
-			END { printf "%s", other }'
-}
-
-# private_apt MIRROR: an apt state of our own; the system's stays as it is
-private_apt()
-{
-	local dir=$BUILD/apt
-
-	rm -rf "$dir"
-	mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
-	: >"$dir/status"
-	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $1 trixie-backports main" \
-		>"$dir/sources.list"
-	cat >"$dir/apt.conf" <<-CONF
-		Dir::State "$dir";
-		Dir::State::Lists "$dir/lists";
-		Dir::State::status "$dir/status";
-		Dir::Cache "$dir/cache";
-		Dir::Etc::SourceList "$dir/sources.list";
-		Dir::Etc::SourceParts "-";
-		APT::Sandbox::User "root";
-	CONF
-	export APT_CONFIG=$dir/apt.conf
-}
-
-newest_deb()
-{
-	find "$BUILD" -maxdepth 1 -name "${PACKAGE}_*.deb" | sort -V | tail -n 1
-}
-
-# fetch_deb: the package into BUILD; nothing is left there if it fails
-fetch_deb()
-{
-	local mirror version log=$BUILD/apt.log part=$BUILD/download.tmp found=''
-
-	[[ -z $(newest_deb) ]] || return 0
-	command -v apt-get >/dev/null ||
-		die "no apt-get here to fetch $PACKAGE: say KSRC=/path/to/linux for a 7.3 tree of your own"
-	for mirror in $(mirrors); do
-		private_apt "$mirror"
-		apt-get update --error-on=any >"$log" 2>&1 || continue
-		found=$mirror
-		break
-	done
-	[[ -n $found ]] || {
-		[[ ! -e $log ]] || tail -n 5 "$log" >&2
-		die "no archive of this machine's apt sources has trixie-backports (see $log):" \
-			"mend the network or the sources, or say KSRC=/path/to/linux"
-	}
-	version=$(apt-cache madison "$PACKAGE" | awk '{ print $3 }' | sort -Vr |
-		awk -v want="$WANTED-" 'NR == 1 { v = $0 } index($0, want) == 1 { v = $0; exit }
-			END { print v }')
-	[[ -n $version ]] ||
-		die "$PACKAGE is no longer in trixie-backports: say KSRC=/path/to/linux for a 7.3 tree of your own"
-	[[ $version == "$WANTED"-* ]] ||
-		say "NOTICE: $PACKAGE $WANTED is gone from the archive; taking $version instead"
-	rm -rf "$part"
-	mkdir "$part"
-	say "fetching $PACKAGE $version (170 MB)"
-	(cd "$part" && apt-get download "$PACKAGE=$version") || {
-		rm -rf "$part"
-		die "the download of $PACKAGE $version was cut off or refused; nothing was kept: call make again"
-	}
-	mv "$part"/*.deb "$BUILD/"
-	rm -rf "$part"
-}
 
 # unpack_deb DEB DIR
 unpack_deb()
@@ -148,8 +76,8 @@ if [[ -n $KSRC ]]; then
 	echo "KSRC $(realpath "$KSRC")" >"$tmp/origin"
 	with_heartbeat "copying $KSRC" copy_ksrc "$tmp/tree"
 else
-	fetch_deb
-	deb=$(newest_deb)
+	fetch_deb "$PACKAGE" "170 MB" "KSRC=/path/to/linux for a 7.3 tree of your own"
+	deb=$(newest_deb "$PACKAGE")
 	basename "$deb" >"$tmp/origin"
 	with_heartbeat "unpacking $(basename "$deb")" unpack_deb "$deb" "$tmp"
 fi
