@@ -2,13 +2,20 @@
 #
 # The front door. Each target is one script; "make help" lists them all.
 
-export KSRC JOBS MEM SMP ACCEL BUILD DURATION TEST_MINUTES PART V SIGNOFF SINCE CONFIG LOCALMOD
+export BASE KSRC JOBS MEM SMP ACCEL BUILD DURATION TEST_MINUTES PART V SIGNOFF SINCE CONFIG LOCALMOD
 
-VARIABLES := KSRC JOBS MEM SMP ACCEL BUILD ARCH DURATION TEST_MINUTES PART V SIGNOFF SINCE \
+VARIABLES := BASE KSRC JOBS MEM SMP ACCEL BUILD ARCH DURATION TEST_MINUTES PART V SIGNOFF SINCE \
 	CONFIG LOCALMOD
 unknown := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$(filter-out $(VARIABLES),$v))))
 ifneq ($(unknown),)
 $(error $(unknown): not a variable of this makefile. Right ones: $(VARIABLES))
+endif
+
+BACKPORT := help run compare test tree refresh series lint config shell rfc clean distclean
+ifneq ($(filter-out 7.3,$(BASE)),)
+ifneq ($(filter-out $(BACKPORT),$(MAKECMDGOALS)),)
+$(error BASE=$(BASE) has no target $(filter-out $(BACKPORT),$(MAKECMDGOALS)). Right ones: $(BACKPORT))
+endif
 endif
 
 ARCH := x86_64
@@ -23,7 +30,8 @@ endif
 help:		## this list
 	@awk -F'[:#]+' '/^[a-z-]+:.*##/ { printf "  make %-13s %s\n", $$1, $$3 }' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo '  KSRC=DIR        base: your own Linux 7.3 tree, copied once, never written to'
+	@echo '  BASE=6.12       the backport to that kernel: run, compare, test, tree, refresh, series (7.3)'
+	@echo '  KSRC=DIR        base: your own Linux tree of that version, copied once, never written to'
 	@echo '  BUILD=DIR       where everything is made (build)'
 	@echo '  JOBS=N          compilers at once (one per CPU)'
 	@echo '  MEM=768M SMP=2  size of the guest'
@@ -119,7 +127,7 @@ docs:		## what Sphinx and kernel-doc say about the series, and not about the bas
 	@scripts/check/docs.sh
 
 rfc:		## final mails of PART= in BUILD/rfc, with recipients, checked
-	@scripts/packages.sh tree lint rfc
+	@$(if $(filter-out 7.3,$(BASE)),,scripts/packages.sh tree lint rfc)
 	@scripts/series/rfc.sh
 
 deb:		## Debian packages of the patched kernel, and of its tests, in BUILD/deb

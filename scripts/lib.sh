@@ -15,13 +15,16 @@ export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_OPTIONAL_LOCKS=0
 export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+BASE=${BASE:-7.3}
 BUILD=${BUILD:-build}
 [[ $BUILD == /* ]] || BUILD=$REPO/$BUILD
+# A backport is built beside the series, in a folder of its own.
+[[ $BASE == 7.3 || $BUILD == */v$BASE ]] || BUILD=$BUILD/v$BASE
 JOBS=${JOBS:-$(nproc)}
 KSRC=${KSRC:-}
 TREE=$BUILD/tree
-PATCHES=patches/v7.3
-export BUILD TREE PATCHES
+PATCHES=patches/v$BASE
+export BASE BUILD TREE PATCHES
 # CMA in a guest that runs cma_gup_stress. Small areas: the more often are they
 # allocated.
 # shellcheck disable=SC2034 # of those that source this
@@ -59,6 +62,7 @@ check_var()
 
 check_vars()
 {
+	check_var BASE '7\.3|6\.12' '7.3 (leave it out), 6.12 (the backport)'
 	check_var JOBS '[1-9][0-9]{0,3}' 'the number of compilers to run at once, such as 4'
 	check_var SMP '[1-9][0-9]?' 'the number of guest CPUs, such as 2'
 	check_var TEST_MINUTES '[1-9][0-9]{0,4}' 'minutes after which "make test" leaves out the rest, such as 60'
@@ -67,7 +71,7 @@ check_vars()
 	check_var ACCEL 'kvm|tcg' 'kvm, tcg (leave it out to have it found out)'
 	# The kernel's own makefiles stop at spaces and colons.
 	check_var BUILD '[^[:space:]:,]+' 'a folder without space, colon or comma in its whole path'
-	check_var KSRC '[^[:space:]:]+' 'the folder of a Linux 7.3 tree, without space or colon in its path'
+	check_var KSRC '[^[:space:]:]+' 'the folder of a Linux tree, without space or colon in its path'
 }
 check_vars
 

@@ -48,6 +48,7 @@ longterm)
 	;;
 *) die "no kernel called $name: they begin with base, series, arm64 or longterm" ;;
 esac
+[[ $BASE == 7.3 ]] || fragments+=("$REPO/configs/v$BASE")
 for part in "${parts[@]:1}"; do
 	fragments+=("$REPO/configs/$part")
 done

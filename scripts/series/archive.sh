@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
-# Sourced after lib.sh: packages of the kernel 7.3 from Debian's archive, whatever
+# Sourced after lib.sh: packages of the base kernel from Debian's archive, whatever
 # release this machine has.
 
-WANTED=7.3.4
+case $BASE in
+7.3) WANTED=7.3.4 SUITE=trixie-backports ;;
+6.12) WANTED=6.12.117 SUITE=trixie ;;
+esac
 
 # mirrors: the machine's own archive addresses, Debian's usual name first
 mirrors()
@@ -22,7 +25,7 @@ private_apt()
 	rm -rf "$dir"
 	mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
 	: >"$dir/status"
-	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $1 trixie-backports main" \
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $1 $SUITE main" \
 		>"$dir/sources.list"
 	cat >"$dir/apt.conf" <<-CONF
 		Dir::State "$dir";
@@ -59,14 +62,14 @@ fetch_deb()
 	done
 	[[ -n $found ]] || {
 		[[ ! -e $log ]] || tail -n 5 "$log" >&2
-		die "no archive of this machine's apt sources has trixie-backports (see $log):" \
+		die "no archive of this machine's apt sources has $SUITE (see $log):" \
 			"mend the network or the sources, or say $3"
 	}
 	version=$(apt-cache madison "$package" | awk '{ print $3 }' | sort -Vr |
 		awk -v want="$WANTED-" 'NR == 1 { v = $0 } index($0, want) == 1 { v = $0; exit }
 			END { print v }')
 	[[ -n $version ]] ||
-		die "$package is no longer in trixie-backports: say $3"
+		die "$package is no longer in $SUITE: say $3"
 	[[ $version == "$WANTED"-* ]] ||
 		say "NOTICE: $package $WANTED is gone from the archive; taking $version instead"
 	rm -rf "$part"

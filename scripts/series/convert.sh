@@ -28,6 +28,9 @@
 # and patches/v7.3/manifest says which patch brings it ("PATCH PATH" lines).
 # patches/v7.3/parts has the parts of the series in their order, each with the
 # subject of its last patch ("NAME SUBJECT" lines).
+#
+# A backport, such as patches/v6.12 (BASE=6.12), has the same new files. What it
+# must change in one of them is an edit in the patch that brings it.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../lib.sh"
@@ -69,7 +72,7 @@ inputs_id()
 # mails ROOT DIR: complete mails, that is with the new files as diffs in them
 mails()
 {
-	local patch path
+	local patch path new
 
 	mkdir -p "$2"
 	manifest "$1" | while read -r patch path; do
@@ -80,10 +83,14 @@ mails()
 	done
 	patches "$1" | while read -r path; do
 		patch=$(basename "$path")
-		cp "$1/$path" "$2/$patch"
-		manifest "$1" | awk -v p="$patch" '$1 == p { print $2 }' | while read -r path; do
-			(cd "$1" && git diff --no-index "${DIFF[@]}" -- /dev/null "$path") >>"$2/$patch" || :
-		done
+		{
+			# A new file comes before its edits.
+			sed '/^diff --git /,$d' "$1/$path"
+			manifest "$1" | awk -v p="$patch" '$1 == p { print $2 }' | while read -r new; do
+				(cd "$1" && git diff --no-index "${DIFF[@]}" -- /dev/null "$new") || :
+			done
+			sed -n '/^diff --git /,$p' "$1/$path"
+		} >"$2/$patch"
 	done
 }
 
@@ -207,6 +214,18 @@ check_folded()
 	done
 }
 
+# share ROOT PATH PATCH: for a backport, the file of the series instead of its own
+# below ROOT, and in the patch what is different
+share()
+{
+	[[ -f $REPO/$2 ]] || die "the backport adds $2, which the series does not have: it belongs there"
+	cmp -s "$REPO/$2" "$1/$2" || {
+		echo "diff --git a/$2 b/$2"
+		diff -u --label "a/$2" --label "b/$2" "$REPO/$2" "$1/$2" || :
+	} >>"$1/$PATCHES/$3"
+	cp -p "$REPO/$2" "$1/$2"
+}
+
 # write_files ROOT: the tree's commits as files below ROOT
 write_files()
 {
@@ -230,6 +249,7 @@ write_files()
 				mode=$(tgit ls-tree "$commit" -- "$path" | cut -c4-6)
 				chmod "$mode" "$1/$path"
 				echo "$name $path" >>"$1/$PATCHES/manifest"
+				[[ $BASE == 7.3 ]] || share "$1" "$path" "$name"
 			done
 	done < <(tgit rev-list --reverse base..HEAD)
 }
@@ -255,18 +275,19 @@ install_files()
 	done
 }
 
+# own_files ROOT: what belongs to this series alone
+own_files()
+{
+	patches "$1"
+	[[ $BASE != 7.3 ]] || manifest "$1" | cut -d' ' -f2
+}
+
 remove_stale()
 {
 	local file
 
-	{
-		patches "$REPO"
-		manifest "$REPO" | cut -d' ' -f2
-	} | sort >"$WORK/old"
-	{
-		patches "$1"
-		manifest "$1" | cut -d' ' -f2
-	} | sort >"$WORK/new"
+	own_files "$REPO" | sort >"$WORK/old"
+	own_files "$1" | sort >"$WORK/new"
 	comm -23 "$WORK/old" "$WORK/new" | while read -r file; do
 		rm -f "${REPO:?}/$file"
 		say "removed $file"

@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Bring the base kernel into BUILD/tree as a git tree with one commit, branch
-# "base": from Debian's linux-source-7.3 package, or a copy of KSRC=.
+# "base": from Debian's linux-source package, or a copy of KSRC=.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=scripts/series/archive.sh
 . "$(dirname "$0")/archive.sh"
 
-PACKAGE=linux-source-7.3
+PACKAGE=linux-source-$BASE
 
 # unpack_deb DEB DIR
 unpack_deb()
@@ -71,12 +71,12 @@ trap 'rm -rf "$tmp"' EXIT
 if [[ -n $KSRC ]]; then
 	[[ -r $KSRC/Makefile ]] || die "KSRC=$KSRC is no kernel tree: no Makefile in it"
 	version=$(make_version "$KSRC")
-	[[ $version == 7.3 || $version == 7.3.* ]] ||
-		die "KSRC=$KSRC is Linux ${version:-of no known version}; the series is for 7.3"
+	[[ $version == "$BASE" || $version == "$BASE".* ]] ||
+		die "KSRC=$KSRC is Linux ${version:-of no known version}; the series is for $BASE"
 	echo "KSRC $(realpath "$KSRC")" >"$tmp/origin"
 	with_heartbeat "copying $KSRC" copy_ksrc "$tmp/tree"
 else
-	fetch_deb "$PACKAGE" "170 MB" "KSRC=/path/to/linux for a 7.3 tree of your own"
+	fetch_deb "$PACKAGE" "170 MB" "KSRC=/path/to/linux for a $BASE tree of your own"
 	deb=$(newest_deb "$PACKAGE")
 	basename "$deb" >"$tmp/origin"
 	with_heartbeat "unpacking $(basename "$deb")" unpack_deb "$deb" "$tmp"

@@ -15,6 +15,9 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../lib.sh"
 
+[[ $BASE == 7.3 ]] ||
+	die "BASE=$BASE: a backport is not for linux-mm, which takes patches for the next kernel: leave BASE= out." \
+		"For a tree of your own, make series BASE=$BASE writes mails that git am takes"
 PART=${PART:-}
 V=${V:-1}
 SIGNOFF=${SIGNOFF:-}
