@@ -4,7 +4,7 @@
 # All fast tests. Every test gives one line "ok" or "not ok"; the last line is
 # the count, and the exit status tells whether all is well.
 #
-#   test.sh          what "make test" runs
+#   test.sh          what "make test" runs; for a backport, less
 #   test.sh debug    the KUnit suites and the selftests on a kernel that checks itself
 #   test.sh kcsan    the same on one that looks for data races
 
@@ -127,6 +127,23 @@ all_steps()
 	! in_time fio 2 || step fio env DURATION=40 scripts/check/fio.sh
 }
 
+measure()
+{
+	report "with waiting on, every allocation succeeds" quietly scripts/measure/run.sh series
+}
+
+# backport_steps: whether the code arrived; the rest is tested on the kernel of the series
+backport_steps()
+{
+	step series scripts/series/convert.sh check
+	step lint scripts/check/lint.sh
+	build_steps build
+	built || return 0
+	kunit_steps
+	selftest_steps pin cma=256M cma_gup_pin
+	step measure measure
+}
+
 # slow_kernel NAME SLACK_MS: from here on that one, which needs so much longer; its
 # KUnit suites
 slow_kernel()
@@ -231,7 +248,13 @@ log()
 cd "$REPO"
 lock
 [[ ${1:-all} =~ ^(all|debug|kcsan)$ ]] || die "usage: test.sh [debug|kcsan]"
-scripts/packages.sh tree lint rfc docs verify build selftests vm fio bench
+TESTS=${1:-all}
+[[ $BASE == 7.3 ]] || TESTS=backport
+if [[ $TESTS == backport ]]; then
+	scripts/packages.sh tree lint build selftests vm
+else
+	scripts/packages.sh tree lint rfc docs verify build selftests vm fio bench
+fi
 rm -rf "$OUT"
 mkdir -p "$OUT"
 : >"$TOTAL"
@@ -239,14 +262,14 @@ mkdir -p "$OUT"
 # first, then selftests from the last to the first, but never the KUnit suites and
 # cma_gup_pin.
 TEST_MINUTES=${TEST_MINUTES:-60}
-[[ ${1:-all} == all ]] || TEST_MINUTES=99999
+[[ $TESTS == all ]] || TEST_MINUTES=99999
 KERNEL=series
 PREFIX=
 SLACK_MS=1000
 STRESS_SECONDS=20
 CHURN_SECONDS=20
 TIMEOUT=900
-case ${1:-all} in
+case $TESTS in
 all)
 	all_steps
 	# Another kernel, which takes somewhat longer to build, and its tests. The first
@@ -255,7 +278,7 @@ all)
 	[[ $minutes -ge 20 ]] || minutes=20
 	! built || ! in_time "the debug kernel" $((minutes + 10)) || debug_short_steps
 	;;
-*) "$1_steps" ;;
+*) "${TESTS}_steps" ;;
 esac
 echo
 summary "$TOTAL"
