@@ -69,6 +69,34 @@ test_roundtrip()
 	report "is the same commit" test "$head" = "$(tree_id)"
 }
 
+# The new file of the series, changed in the patch of the backport
+test_backport()
+{
+	local tree=$clone/build/v6.12/tree series=$clone/patches/v6.12 before
+
+	before=$(files_id "$clone/mm")
+	sed -i.old 's/= 7/= 6/; s/= 3/= 12/' "$ksrc/Makefile"
+	expect "a backport has its own tree" works 'tree: 0 patches on base: linux 6.12.4' make tree BASE=6.12
+	mkdir -p "$tree/mm/tests" "$series"
+	echo 'for 6.12' >"$tree/mm/tests/new.c"
+	commit 'mm: the new file'
+	echo 'core mm: the new file' >"$series/parts"
+	printf 'mm: a backport\n\nWhat it is.\n' >"$series/cover-letter.txt"
+	expect "refresh of a backport" works 'refresh: 1 patches' make refresh BASE=6.12
+	report "leaves the new file alone" test "$before" = "$(files_id "$clone/mm")"
+	report "and has an edit of it" grep -q '^+for 6.12' "$series/0001-mm-the-new-file.patch"
+	expect "files, commits and mails of a backport" works '^ok' env BASE=6.12 scripts/series/convert.sh check
+	report "give each other, too" test "$(grep -c '^ok' "$said")" -eq 4
+	echo x >"$tree/mm/tests/own.c"
+	commit 'mm: a file of its own'
+	expect "a new file of a backport alone" fails 'the backport adds mm/tests/own.c' make refresh BASE=6.12
+	git -C "$tree" reset -q --hard HEAD~1
+	expect "a backport is not for linux-mm" fails 'a backport is not for linux-mm' make rfc BASE=6.12
+	expect "nor is it measured like the series" fails 'BASE=6.12 has no target bench' make bench BASE=6.12
+	expect "its folder goes by itself" works gone sh -c 'make distclean BASE=6.12 && test ! -e build/v6.12 && echo gone'
+	mv "$ksrc/Makefile.old" "$ksrc/Makefile"
+}
+
 # Work that is in the tree only, or was changed on both sides, must not get lost.
 test_refusals()
 {
@@ -123,5 +151,6 @@ test_apply()
 test_races
 test_base
 test_roundtrip
+test_backport
 test_refusals
 test_apply
