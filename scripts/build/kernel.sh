@@ -28,9 +28,17 @@ IFS=- read -ra parts <<<"$name"
 out=$BUILD/kernel-$name
 log=$out.log
 src=$TREE
-fragments=("$REPO/configs/lean" "$REPO/configs/test")
 cc=gcc
 image=arch/x86/boot/bzImage
+# Roughly, for the progress.
+objects=1500
+fragments=("$REPO/configs/lean" "$REPO/configs/test")
+# Does it do without the tests' file systems and drivers? A backport always does.
+if [[ $BASE != 7.3 || $1 == lean ]] &&
+	{ [[ ! -e $out/.config ]] || [[ -n $(missing_options "$out/.config" "$REPO/configs/test") ]]; }; then
+	unset 'fragments[1]'
+	objects=1100
+fi
 case ${parts[0]} in
 base) src=$BUILD/base ;;
 series) fragments+=("$REPO/configs/series") ;;
@@ -48,20 +56,12 @@ longterm)
 	;;
 *) die "no kernel called $name: they begin with base, series, arm64 or longterm" ;;
 esac
-[[ $BASE == 7.3 ]] || fragments+=("$REPO/configs/v$BASE")
 for part in "${parts[@]:1}"; do
 	fragments+=("$REPO/configs/$part")
 done
 for file in "${fragments[@]}"; do
 	[[ -r $file ]] || die "no kernel called $name: there is no $file"
 done
-
-# Roughly, for the progress.
-objects=1500
-if [[ $1 == lean ]] && { [[ ! -e $out/.config ]] || [[ -n $(missing_options "$out/.config" "$REPO/configs/test") ]]; }; then
-	unset 'fragments[1]'
-	objects=1100
-fi
 
 ! command -v ccache >/dev/null || cc="ccache $cc"
 

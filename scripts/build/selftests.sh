@@ -19,7 +19,7 @@ if [[ $BASE != 7.3 ]]; then
 	unset BUILD_LOCKED
 	export BASE=7.3 BUILD=$series
 	"$REPO/scripts/series/convert.sh" tree
-	exec "$0"
+	exec "$0" "$@"
 fi
 mkdir -p "$out"
 programs=("$@")
