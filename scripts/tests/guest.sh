@@ -43,5 +43,7 @@ expect "cma_pins: nothing failed" 1 '^No allocation failed; 0 had to wait for pi
 report "cma_pins tells that pins are the reason" \
 	grep -q '^Allocations failed because of pins that outlast the budget.$' "$said"
 report "cma_pins names the process that has the page" grep -q '^   mapped by cma_gup_bench (pid [0-9]*)$' "$said"
+report "cma_pins counts the failures, and what they met" \
+	grep -q '^busy: of [1-9][0-9]* failures, [1-9][0-9]* met pinned folios in the area, ' "$said"
 report "the kernel says that pins were in the way" \
 	grep -q 'alloc failed, .*, busy: in the area, [1-9][0-9]* folios are pinned' "$out/console.log"

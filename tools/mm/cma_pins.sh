@@ -11,9 +11,9 @@ usage()
 	       cma_pins.sh COMMAND [ARG]...
 
 	Watch CMA allocations for SECONDS (10), or while the command runs. Then tell how
-	many failed, which pages were in the way, who has these mapped, who allocated them
-	(with page_owner=on), and who waited to pin pages. Pages are looked up at the end:
-	whoever has exited by then is not found.
+	many failed and why, which pages were in the way, who has these mapped, who allocated
+	them (with page_owner=on), and who waited to pin pages. Pages are looked up at the
+	end: whoever has exited by then is not found.
 
 	Needs root, CONFIG_TRACEPOINTS, and the tool page-types from tools/mm of the
 	kernel, next to this file or in the PATH.
@@ -30,17 +30,22 @@ die()
 # Report at most this many pages.
 MAX_PAGES=8
 TRACING=/sys/kernel/tracing
-VMSTAT='cma_alloc_success cma_alloc_fail cma_drain cma_drain_fail pin_gate_wait pin_gate_timeout'
+COUNTERS='cma_alloc_success cma_alloc_fail alloc_fail_busy alloc_fail_no_room alloc_fail_no_memory
+	cma_drain cma_drain_fail pin_gate_wait pin_gate_timeout'
 
+# Those of sysfs are summed up over all areas.
 counters()
 {
-	awk -v names="$VMSTAT" '
+	{
+		cat /proc/vmstat
+		grep -H . /sys/kernel/mm/cma/*/alloc_fail_* 2>/dev/null | sed 's|.*/||; s|:| |'
+	} | awk -v names="$COUNTERS" '
 		BEGIN { n = split(names, name) }
-		{ value[$1] = $2 }
+		{ value[$1] += $2 }
 		END {
 			for (i = 1; i <= n; i++)
 				print name[i], (name[i] in value) ? value[name[i]] : "-"
-		}' /proc/vmstat
+		}'
 }
 
 cleanup()
@@ -143,26 +148,50 @@ verdict()
 		echo "No allocation failed; $((drains)) had to wait for pins."
 	elif [ -z "$drains" ]; then
 		echo "Whether pins are the reason, this kernel does not tell."
+	elif [ "$(rose alloc_fail_busy)" = 0 ]; then
+		echo "Pins are not the reason: no room, no memory to migrate to, or killed."
 	elif [ "$(rose cma_drain_fail)" -gt 0 ]; then
 		echo "Allocations failed because of pins that outlast the budget."
 	elif [ "$drains" -gt 0 ]; then
-		echo "Pins went away in time. Something else was left, or there was no room."
+		echo "Pins went away in time, but something else was left."
 	else
 		echo "No drain met pins: another reason, or the budget (drain_budget_ms) is 0."
 	fi
+	[ "$((drains))" -eq 0 ] ||
+		echo "Of $drains waits for pins, $((drains - $(rose cma_drain_fail))) ended in time."
 	[ "$(rose pin_gate_timeout)" = "${drains:+0}" ] ||
 		echo "Some pins were taken all the same, after they had waited for a second."
 }
 
+# What failed allocations found in their area right after. The log has the same
+# numbers, but not for each failure; it also has failures from before.
+obstacles()
+{
+	awk -v failures="$(rose alloc_fail_busy)" '
+		BEGIN { n = split("pinned locked writeback referenced buffers", kind) }
+		/ cma_alloc_fail: .* errorno=-16 / {
+			for (i = 1; i <= n; i++)
+				met[i] += $0 ~ " " kind[i] "=[1-9]"
+		}
+		END {
+			if (failures > 0)
+				printf "busy: of %d failures, %d met pinned folios in the area, %d " \
+					"locked ones, %d writeback, %d references, %d buffers\n",
+					failures, met[1], met[2], met[3], met[4], met[5]
+		}' "$work/trace"
+	dmesg 2>/dev/null | sed -n 's/.*cma: \(.*alloc failed, .*\)/last in the log: \1/p' | tail -n 1
+}
+
 report()
 {
-	for name in $VMSTAT; do
+	for name in $COUNTERS; do
 		rise=$(rose "$name")
-		[ -z "$rise" ] || printf '%-18s %s\n' "$name" "$rise"
+		[ -z "$rise" ] || printf '%-20s %s\n' "$name" "$rise"
 	done
 	[ -n "$(rose cma_drain)" ] || echo "this kernel does not wait for pins"
 	echo
 	verdict
+	obstacles
 	while read -r times pfn; do
 		echo
 		report_page "$times" "$pfn"
