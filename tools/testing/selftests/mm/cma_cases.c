@@ -903,6 +903,45 @@ static bool nowhere(void)
 }
 
 /*
+ * 10: what else direct I/O can go through, or its memory can be
+ */
+
+/* What is below it is not made here. */
+static bool given_file(void)
+{
+	const char *path = getenv("CMA_CASES_FILE");
+
+	if (!path)
+		return cannot("know what to read: no CMA_CASES_FILE in the environment");
+	if (!load_setup_hot(32 * MB))
+		return false;
+	close(load.fd);
+	load.fd = open(path, O_RDONLY | O_DIRECT);
+	if (load.fd < 0)
+		return cannot("open %s: %s", path, strerror(errno));
+	return hot_rounds(&sets[0], fill);
+}
+
+#define MTHP		"/sys/kernel/mm/transparent_hugepage/hugepages-64kB/"
+
+/* Memory that has room in the area is populated once more, in larger folios. */
+static bool fill_mthp(struct pool *p)
+{
+	return fill(p) && !madvise(p->addr, p->bytes, MADV_DONTNEED) &&
+	       !madvise(p->addr, p->bytes, MADV_HUGEPAGE) &&
+	       !madvise(p->addr, p->bytes, MADV_POPULATE_WRITE);
+}
+
+static bool mthp(void)
+{
+	bool ok = run_cmd("echo always >" MTHP "enabled") && load_setup_hot(32 * MB) &&
+		  hot_rounds(&sets[0], fill_mthp);
+
+	run_cmd("sed 's/^/# folios of 64 KB: /' " MTHP "stats/anon_fault_alloc");
+	return ok;
+}
+
+/*
  * All of them
  */
 
@@ -929,6 +968,11 @@ static const struct field_case {
 	{ "7b", one_page, { "7b-one-page" }, 1000 },
 	{ "8a", no_room, { "8a-no-room" }, 60 },
 	{ "8b", nowhere, { "8b-nowhere" }, 60 },
+	{ "10-nbd", given_file, { "10-nbd" }, 60 },
+	{ "10-crypt", given_file, { "10-crypt" }, 60 },
+	{ "10-verity", given_file, { "10-verity" }, 60 },
+	{ "10-nfs", given_file, { "10-nfs" }, 60 },
+	{ "10-mthp", mthp, { "10-mthp" }, 60 },
 };
 
 static void trace(bool on)
