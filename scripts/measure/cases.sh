@@ -34,23 +34,23 @@ guest()
 # kernel_of CASE KERNEL: which one has what the case needs
 kernel_of()
 {
-	[[ $1 != 7* ]] || grep -qx CONFIG_NO_HZ_FULL=y "$REPO/configs/lean" || {
-		echo "$2-nohz"
-		return
-	}
-	echo "$2"
+	case $1 in
+	7* | 10-[!m]*) echo "$2-cases" ;;
+	*) echo "$2" ;;
+	esac
 }
 
 # play CASE KERNEL NAME [OPTION]...: boot and run; the output in OUT/CASE-NAME.txt
 play()
 {
-	local log=$OUT/$1-$3.txt memory append why='' status=0
+	local log=$OUT/$1-$3.txt memory append why='' status=0 below=()
 
+	[[ $1 != 10-[!m]* ]] || below=(scripts/measure/below "${1#10-}")
 	read -r memory append < <(guest "$1")
 	say "case $1 on the $3 kernel ($memory, $append)"
 	"$REPO/scripts/vm/boot.sh" --kernel "$2" --out "vm-cases-$1-$3" --mem "$memory" --smp 2 \
 		--append "$append" --timeout "$TIMEOUT" -- \
-		"$PROGRAM" -k "$3" ${TRIES:+-n "$TRIES"} "${@:4}" "$1" >"$log" 2>&1 || status=$?
+		"${below[@]}" "$PROGRAM" -k "$3" ${TRIES:+-n "$TRIES"} "${@:4}" "$1" >"$log" 2>&1 || status=$?
 	sed -n "/alloc failed, /{s/^[^]]*\] */said $1 $3: /;s/\r//;p;q}" \
 		"$BUILD/vm-cases-$1-$3/console.log" >>"$log" || :
 	[[ $status -ne 0 ]] || return 0
@@ -106,10 +106,6 @@ for case in "${cases[@]}"; do
 		name=unpatched
 		[[ $kernel == base ]] || name=patched
 		kernel=$(kernel_of "$case" "$kernel")
-		if [[ $kernel == *-nohz && ! -r $REPO/configs/nohz ]]; then
-			echo "SKIP case=$case kernel=$name no configs/nohz" >"$OUT/$case-$name.txt"
-			continue
-		fi
 		[[ -n ${built[$kernel]:-} ]] || "$REPO/scripts/build/kernel.sh" build "$kernel"
 		built[$kernel]=1
 		play "$case" "$kernel" "$name"
