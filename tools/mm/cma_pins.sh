@@ -144,13 +144,14 @@ rose()
 verdict()
 {
 	drains=$(rose cma_drain)
+	failed_drains=$(rose cma_drain_fail)
 	if [ "$(rose cma_alloc_fail)" = 0 ]; then
 		echo "No allocation failed; $((drains)) had to wait for pins."
 	elif [ -z "$drains" ]; then
 		echo "Whether pins are the reason, this kernel does not tell."
 	elif [ "$(rose alloc_fail_busy)" = 0 ]; then
 		echo "Pins are not the reason: no room, no memory to migrate to, or killed."
-	elif [ "$(rose cma_drain_fail)" -gt 0 ]; then
+	elif [ "$failed_drains" -gt 0 ]; then
 		echo "Allocations failed because of pins that outlast the budget."
 	elif [ "$drains" -gt 0 ]; then
 		echo "Pins went away in time, but something else was left."
@@ -158,7 +159,7 @@ verdict()
 		echo "No drain met pins: another reason, or the budget (drain_budget_ms) is 0."
 	fi
 	[ "$((drains))" -eq 0 ] ||
-		echo "Of $drains waits for pins, $((drains - $(rose cma_drain_fail))) ended in time."
+		echo "Of $drains waits for pins, $((drains - failed_drains)) ended in time."
 	[ "$(rose pin_gate_timeout)" = "${drains:+0}" ] ||
 		echo "Some pins were taken all the same, after they had waited for a second."
 }
@@ -175,11 +176,12 @@ obstacles()
 		}
 		END {
 			if (failures > 0)
-				printf "busy: of %d failures, %d met pinned folios in the area, %d " \
-					"locked ones, %d writeback, %d references, %d buffers\n",
+				printf "busy: of %d failures, %d met pinned folios in the area, " \
+					"%d locked ones, %d writeback, %d references, %d buffers\n",
 					failures, met[1], met[2], met[3], met[4], met[5]
 		}' "$work/trace"
-	dmesg 2>/dev/null | sed -n 's/.*cma: \(.*alloc failed, .*\)/last in the log: \1/p' | tail -n 1
+	dmesg 2>/dev/null | tac |
+		sed -n '/.*cma: \(.*alloc failed, .*\)/{s//last in the log: \1/p;q}'
 }
 
 report()
