@@ -114,7 +114,7 @@ bench-quick:	## the same in one short round
 scenario:	## a camera and an updater, on both kernels
 	@scripts/measure/scenario.sh
 
-cases:		## what users of CMA have reported, on both kernels (an hour)
+cases:		## what users of CMA have reported, on both kernels (two hours, with two more kernels)
 	@scripts/measure/cases.sh
 
 verify:		## check the model of the gate
