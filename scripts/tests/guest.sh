@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Tests of scripts/vm/boot.sh, of boot parameters and of tools/mm/cma_pins.sh, on the
-# patched kernel, as TAP.
+# Tests of scripts/vm/boot.sh, of boot parameters, of ext4 and of tools/mm/cma_pins.sh,
+# on the patched kernel, as TAP.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../lib.sh"
@@ -38,6 +38,8 @@ expect "cma_drain_budget_ms= sets the budget of an area" 0 '^321$' \
 	--append 'cma=64M cma_drain_budget_ms=321' -- sh -c 'cat /sys/kernel/mm/cma/*/drain_budget_ms'
 expect "a malformed cma_drain_budget_ms= leaves the default" 0 '^1000$' \
 	--append 'cma=64M cma_drain_budget_ms=1s' -- sh -c 'cat /sys/kernel/mm/cma/*/drain_budget_ms'
+expect "what ext4 has in its journal is not in the way" 0 'case=1a-dirty .* tried=1 ok=1 ' \
+	--mem 256M --append cma=128M -- "$BUILD/selftests/cma_cases" -n 1 1a
 expect "cma_pins: nothing failed" 1 '^No allocation failed; 0 had to wait for pins.$' \
 	--mem 448M --append cma=64M -- scripts/tests/guest-pins "$BUILD/selftests"
 report "cma_pins tells that pins are the reason" \
