@@ -10,7 +10,7 @@
 . "$(dirname "$0")/lib.sh"
 
 BUILT=(kernel-'*' selftests mails rfc results test bench bench-quick scenario matrix each-patch static arm64
-	regress deb deb-test vm-'*' accel '*.log' '*.tmp' work.'*')
+	regress deb deb-test vm-'*' accel tsc-khz '*.log' '*.tmp' work.'*')
 FETCHED=(tree tree.origin tree.stamp base src arm64-root apt linux-'*'.deb lock)
 
 remove()

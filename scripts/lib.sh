@@ -173,6 +173,18 @@ checkpatch()
 		--show-types --ignore FILE_PATH_CHANGES "${@:2}" "$1"
 }
 
+# guest_clock: boot parameters for an emulated guest, whose TSC is that of this machine.
+# The kernel cannot measure it: without ACPI, it has the PIT only, and a guest is too slow
+# for that. For the same reason would it take the TSC for unstable at any time, and also
+# where there are several sockets, which have to be for their CPUs to be found.
+guest_clock()
+{
+	local program=$BUILD/tsc-khz source=$REPO/scripts/vm/tsc-khz.c
+
+	[[ $program -nt $source ]] || gcc -O2 -o "$program" "$source"
+	echo "tsc=reliable tsc_early_khz=$("$program")"
+}
+
 # quiet_log DIR: nothing in the guest's kernel log that a developer must look at.
 # stress-ng is there to be killed when memory runs out, the tests are not.
 # For the data races of KCSAN, which are many, there is races.awk.

@@ -60,13 +60,13 @@ write_config()
 	[[ -z ${LOCALMOD:-} ]] || kmake localmodconfig < <(yes '')
 }
 
-# Modules can be built in instead, if the user's kernel has it so.
+# Modules can be built in instead, if the user's kernel has it so, and need no keys then.
 configure()
 {
 	local missing
 
 	try "configuring your kernel, beginning with $CONFIG" "$log" write_config
-	missing=$(missing_options "$build/.config" "${fragments[@]}" | grep -v '=m$' || :)
+	missing=$(missing_options "$build/.config" "${fragments[@]}" | grep -v -e '=m$' -e '=""$' || :)
 	[[ -z $missing ]] || die "these options did not take in $build/.config (a dependency is missing):" \
 		"${missing//$'\n'/, }"
 }

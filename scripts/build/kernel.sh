@@ -31,13 +31,13 @@ src=$TREE
 cc=gcc
 image=arch/x86/boot/bzImage
 # Roughly, for the progress.
-objects=1500
+objects=1520
 fragments=("$REPO/configs/lean" "$REPO/configs/test")
 # Does it do without the tests' file systems and drivers? A backport always does.
 if [[ $BASE != 7.3 || $1 == lean ]] &&
 	{ [[ ! -e $out/.config ]] || [[ -n $(missing_options "$out/.config" "$REPO/configs/test") ]]; }; then
 	unset 'fragments[1]'
-	objects=1100
+	objects=1120
 fi
 case ${parts[0]} in
 base) src=$BUILD/base ;;

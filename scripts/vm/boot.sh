@@ -131,10 +131,7 @@ count)
 kvm) cpu=(-accel kvm -cpu host) ;;
 tcg)
 	cpu=(-accel "tcg,thread=multi" -cpu "$model")
-	# Without ACPI there is no other clock to compare the TSC with, and where a guest is
-	# slow, the kernel would take it for unstable at any time. It would also not trust
-	# one of several sockets.
-	[[ $kernel == *arm64* ]] || append="tsc=reliable $append"
+	[[ $kernel == *arm64* ]] || append="$(guest_clock) $append"
 	# An interrupt during identify_cpu() sees a CPU without LA57, and KASAN then
 	# takes every address for a wild one.
 	[[ $kernel != *-debug/* ]] || append="no5lvl $append"
