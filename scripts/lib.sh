@@ -174,9 +174,9 @@ checkpatch()
 }
 
 # guest_clock: boot parameters for an emulated guest, whose TSC is that of this machine.
-# The kernel cannot measure it: without ACPI, it has the PIT only, and a guest is too slow
-# for that. For the same reason would it take the TSC for unstable at any time, and also
-# where there are several sockets, which have to be for their CPUs to be found.
+# The kernel cannot measure it: without ACPI it has only the PIT, for which a guest is too
+# slow. It must not distrust the TSC either: because the guest is slow, or because there
+# are several sockets, without which it would not find the CPUs.
 guest_clock()
 {
 	local program=$BUILD/tsc-khz source=$REPO/scripts/vm/tsc-khz.c

@@ -275,8 +275,8 @@ install_files()
 	done
 }
 
-# own_files ROOT: what belongs to this series alone
-own_files()
+# series_files ROOT: what belongs to this series alone
+series_files()
 {
 	patches "$1"
 	[[ $BASE != 7.3 ]] || manifest "$1" | cut -d' ' -f2
@@ -286,8 +286,8 @@ remove_stale()
 {
 	local file
 
-	own_files "$REPO" | sort >"$WORK/old"
-	own_files "$1" | sort >"$WORK/new"
+	series_files "$REPO" | sort >"$WORK/old"
+	series_files "$1" | sort >"$WORK/new"
 	comm -23 "$WORK/old" "$WORK/new" | while read -r file; do
 		rm -f "${REPO:?}/$file"
 		say "removed $file"

@@ -152,6 +152,8 @@ share=security_model=none,multidevs=remap
 read -ra extra_args <<<"$extra"
 
 # panic=, oops= and kunit.autorun= come first, so that --append can say otherwise.
+# One CPU per socket: SeaBIOS' MP table has no more. A backport's guest needs the selftests
+# in the build folder of the series, which has its own inside.
 boot()
 {
 	status=0
