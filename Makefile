@@ -24,7 +24,7 @@ $(error ARCH=$(ARCH) is not known. Right values: x86_64, arm64)
 endif
 
 .PHONY: help run compare test tree refresh series lint config shell verify fio stress faults debug kcsan \
-	each-patch matrix static regress bench bench-quick scenario cases docs rfc deb deb-test clean distclean
+	defconfig each-patch matrix static regress bench bench-quick scenario cases docs rfc deb deb-test clean distclean
 .NOTPARALLEL:
 
 help:		## this list
@@ -36,7 +36,7 @@ help:		## this list
 	@echo '  JOBS=N          compilers at once (one per CPU)'
 	@echo '  MEM=768M SMP=2  size of the guest'
 	@echo '  ACCEL=kvm|tcg   how QEMU runs it (found out)'
-	@echo '  ARCH=arm64      run: KUnit and cma_gup_pin, emulated (x86_64: as described above)'
+	@echo '  ARCH=arm64      run: KUnit and cma_gup_pin, emulated (x86_64: as described above); defconfig'
 	@echo '  DURATION=600    fio, stress, faults: seconds'
 	@echo '  TEST_MINUTES=60 test: leaves out what would take longer, the debug kernel first'
 	@echo '  CONFIG=FILE     deb: configuration to begin with (of the running kernel, or Debian'\''s)'
@@ -92,6 +92,9 @@ debug:		## the tests on a kernel with lockdep, KASAN and other checks, which "te
 
 kcsan:		## the tests on a kernel that looks for data races
 	@scripts/check/test.sh kcsan
+
+defconfig:	## cma_gup_pin on a kernel of the defconfig of ARCH
+	@scripts/check/$(if $(filter arm64,$(ARCH)),arm64.sh arm64-defconfig,test.sh defconfig)
 
 each-patch:	## each patch by itself, built in three configurations and booted; resumable
 	@scripts/check/each-patch.sh

@@ -12,6 +12,9 @@
 #   kernel.sh config|build base-A-B, series-A-B, arm64-A-B
 #                                  those with configs/A and configs/B on top,
 #                                  which can also take back what is below them
+#   kernel.sh config|build series-defconfig, arm64-defconfig
+#                                  the architecture's own, with the options that the
+#                                  selftests ask for, and configs/defconfig
 #   kernel.sh lean base|series     without configs/test, which is enough for "make
 #                                  run" and adds hardly more than objects of its own;
 #                                  but what is there with it already stays so
@@ -32,6 +35,7 @@ cc=gcc
 image=arch/x86/boot/bzImage
 # Roughly, for the progress.
 objects=1520
+defconfig=tinyconfig
 fragments=("$REPO/configs/lean" "$REPO/configs/test")
 # Does it do without the tests' file systems and drivers? A backport always does.
 if [[ $BASE != 7.3 || $1 == lean ]] &&
@@ -59,9 +63,10 @@ esac
 for part in "${parts[@]:1}"; do
 	fragments+=("$REPO/configs/$part")
 done
-for file in "${fragments[@]}"; do
-	[[ -r $file ]] || die "no kernel called $name: there is no $file"
-done
+if [[ $name == *-defconfig ]]; then
+	defconfig=defconfig
+	fragments=("$TREE/tools/testing/selftests/mm/config" "$REPO/configs/defconfig")
+fi
 
 ! command -v ccache >/dev/null || cc="ccache $cc"
 
@@ -97,7 +102,7 @@ base_worktree()
 
 write_config()
 {
-	kmake tinyconfig && cat "${fragments[@]}" >>"$out/.config" && kmake olddefconfig
+	kmake "$defconfig" && cat "${fragments[@]}" >>"$out/.config" && kmake olddefconfig
 }
 
 configure()
@@ -106,6 +111,8 @@ configure()
 
 	mkdir -p "$out"
 	try "configuring the $name kernel" "$log" write_config
+	# Not every architecture has all that the selftests ask for.
+	[[ $name != *-defconfig ]] || unset 'fragments[0]'
 	missing=$(missing_options "$out/.config" "${fragments[@]}")
 	[[ -z $missing ]] ||
 		die "these options did not take in $out/.config (a dependency is missing, or the option" \
@@ -166,6 +173,9 @@ build_image()
 
 lock
 "$REPO/scripts/series/convert.sh" tree
+for file in "${fragments[@]}"; do
+	[[ -r $file ]] || die "no kernel called $name: there is no $file"
+done
 [[ $src == "$TREE" ]] || base_worktree
 case $1-$name in
 build-longterm) build_longterm ;;

@@ -4,12 +4,17 @@
 # The patched kernel on arm64, emulated: the KUnit suites and cma_gup_pin, as
 # TAP, and a count in the last line. The guest's root is made of Debian's
 # packages for arm64, in BUILD/arm64-root.
+#
+#   arm64.sh                   with configs/arm64
+#   arm64.sh arm64-defconfig   with arm64's defconfig, which has no KUnit suites
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../lib.sh"
 
+KERNEL=${1:-arm64}
+SERIES=${BUILD%/v"$BASE"}
 ROOT=$BUILD/arm64-root
-OUT=$BUILD/arm64
+OUT=$BUILD/$KERNEL
 PACKAGES=dash,bash,coreutils,mount,e2fsprogs
 
 # Only unpacked, not installed: that would take a machine that runs them.
@@ -31,10 +36,11 @@ make_root()
 	cp scripts/vm/guest-init scripts/vm/guest-fstab "$ROOT$REPO/scripts/vm/"
 }
 
-# Static, as the compiler's C library need not be the one of the guest.
+# Static, as the compiler's C library need not be the one of the guest. A backport is
+# tested by the program of the series.
 cross_compile()
 {
-	local dir=$TREE/tools/testing/selftests/mm
+	local dir=$SERIES/tree/tools/testing/selftests/mm
 
 	# What libraries there are is noted in the sources, for whoever comes next: so
 	# that has to be about this machine.
@@ -47,7 +53,7 @@ cross_compile()
 # part of the area
 guest()
 {
-	scripts/vm/boot.sh --kernel arm64 --out "$OUT/$1" --timeout 1800 \
+	scripts/vm/boot.sh --kernel "$KERNEL" --out "$OUT/$1" --timeout 1800 \
 		--append "$2 initcall_blacklist=dma_atomic_pool_init" -- "${@:3}"
 }
 
@@ -79,12 +85,13 @@ run()
 cd "$REPO"
 lock
 scripts/packages.sh tree build selftests arm64
-scripts/build/kernel.sh build arm64
+scripts/build/kernel.sh build "$KERNEL"
+[[ $BASE == 7.3 ]] || BASE=7.3 BUILD=$SERIES scripts/series/convert.sh tree
 mkdir -p "$OUT/pin"
 make_root
 try "compiling cma_gup_pin for arm64" "$OUT/selftests.log" cross_compile
 {
-	run kunit
+	[[ $KERNEL != arm64 ]] || run kunit
 	run pin
 } | tee "$OUT/results"
 summary "$OUT/results"

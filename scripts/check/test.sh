@@ -7,6 +7,7 @@
 #   test.sh          what "make test" runs; for a backport, less
 #   test.sh debug    the KUnit suites and the selftests on a kernel that checks itself
 #   test.sh kcsan    the same on one that looks for data races
+#   test.sh defconfig  cma_gup_pin on a kernel of the architecture's own defconfig
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../lib.sh"
@@ -99,6 +100,18 @@ size_steps()
 	else
 		echo "ok - pin_16g # SKIP this machine has less than 16 GB of memory" >>"$TOTAL"
 	fi
+}
+
+# defconfig_steps: that machine has more of a kernel, and other zones
+defconfig_steps()
+{
+	KERNEL=series-defconfig
+	PREFIX=defconfig_
+	build_steps build
+	built || return 0
+	selftest_steps pin cma=64M cma_gup_pin
+	MEM=4G selftest_steps pin_4g cma=64M cma_gup_pin
+	size_steps
 }
 
 all_steps()
@@ -247,7 +260,7 @@ log()
 
 cd "$REPO"
 lock
-[[ ${1:-all} =~ ^(all|debug|kcsan)$ ]] || die "usage: test.sh [debug|kcsan]"
+[[ ${1:-all} =~ ^(all|debug|kcsan|defconfig)$ ]] || die "usage: test.sh [debug|kcsan|defconfig]"
 TESTS=${1:-all}
 [[ $BASE == 7.3 ]] || TESTS=backport
 if [[ $TESTS == backport ]]; then

@@ -22,11 +22,12 @@ guest()
 {
 	case $1 in
 	1a) echo 256M cma=128M page_owner=on ;;
-	1*) echo 1G cma=256M page_owner=on ;;
+	1[bc]) echo 1G cma=256M page_owner=on ;;
 	6) echo 512M cma=64M ;;
 	7*) echo 768M cma=256M nohz_full=1 ;;
 	8a) echo 426M cma=256M ;;
 	8b) echo 448M cma=256M ;;
+	10-virtio-mem) echo 768M,maxmem=2G cma=256M memhp_default_state=online_movable ;;
 	*) echo 768M cma=256M ;;
 	esac
 }
@@ -40,19 +41,46 @@ kernel_of()
 	esac
 }
 
+# resize MONITOR: the guest gets 128 MB more and gives them back, again and again; what
+# QEMU says of it is in MONITOR.log
+resize()
+{
+	local size
+
+	timeout "$TIMEOUT" cat "$1.out" >"$1.log" &
+	while :; do
+		for size in 128M 0; do
+			echo "qom-set vmem requested-size $size"
+			sleep 2
+			echo 'info memory-devices'
+		done
+	done >"$1.in"
+}
+
 # play CASE KERNEL NAME [OPTION]...: boot and run; the output in OUT/CASE-NAME.txt
 play()
 {
-	local log=$OUT/$1-$3.txt memory append why='' status=0 below=()
+	local log=$OUT/$1-$3.txt dir=$BUILD/vm-cases-$1-$3 memory append why='' status=0 below=() qemu=''
 
-	[[ $1 != 10-[!m]* ]] || below=(scripts/measure/below "${1#10-}")
+	case $1 in
+	10-virtio-mem)
+		mkdir -p "$dir"
+		rm -f "$dir"/monitor.*
+		mkfifo "$dir"/monitor.{in,out}
+		resize "$dir/monitor" &
+		qemu="-monitor pipe:$dir/monitor -object memory-backend-ram,id=vmem-ram,size=128M \
+-device virtio-mem-pci,id=vmem,memdev=vmem-ram"
+		;;
+	10-[!m]*) below=(scripts/measure/below "${1#10-}") ;;
+	esac
 	read -r memory append < <(guest "$1")
 	say "case $1 on the $3 kernel ($memory, $append)"
-	"$REPO/scripts/vm/boot.sh" --kernel "$2" --out "vm-cases-$1-$3" --mem "$memory" --smp 2 \
-		--append "$append" --timeout "$TIMEOUT" -- \
+	"$REPO/scripts/vm/boot.sh" --kernel "$2" --out "$dir" --mem "$memory" --smp 2 \
+		--append "$append" --timeout "$TIMEOUT" --qemu "$qemu" -- \
 		"${below[@]}" "$PROGRAM" -k "$3" ${TRIES:+-n "$TRIES"} "${@:4}" "$1" >"$log" 2>&1 || status=$?
+	[[ -z $qemu ]] || kill $! || :
 	sed -n "/alloc failed, /{s/^[^]]*\] */said $1 $3: /;s/\r//;p;q}" \
-		"$BUILD/vm-cases-$1-$3/console.log" >>"$log" || :
+		"$dir/console.log" >>"$log" || :
 	[[ $status -ne 0 ]] || return 0
 	why=$(grep -m 1 -E '^(# cannot|error: |ok .*SKIP|1\.\.0)' "$log") || why='no reason given'
 	echo "SKIP case=$1 kernel=$3 ${why#\# }" | tee -a "$log" >&2

@@ -159,7 +159,7 @@ static void try_by(struct set *set, int (*by)(unsigned long pages), unsigned lon
 	pthread_mutex_unlock(&io_lock);
 	set->us[set->tried++] = alloc_end - alloc_begin;
 	/* What was moved can have taken the memory that a look at the trace needs. */
-	ballast_leave_at_least(8 * MB);
+	ballast_leave_at_least(16 * MB);
 	if (err)
 		err = traced_error(err, &pfn);
 	area_put(&area, "free", pages);
@@ -901,6 +901,8 @@ static bool fill_all(struct pool *p)
 
 static bool nowhere(void)
 {
+	/* Faults on its own text, evicted meanwhile, would call the OOM killer. */
+	mlockall(MCL_CURRENT | MCL_ONFAULT);
 	return load_setup_hot(96 * MB) && hot_rounds(&sets[0], fill_all);
 }
 
@@ -924,12 +926,20 @@ static bool given_file(void)
 	return hot_rounds(&sets[0], fill);
 }
 
-#define MTHP		"/sys/kernel/mm/transparent_hugepage/hugepages-64kB/"
+/* Whoever boots the guest gives it memory and takes it away. */
+static bool comes_and_goes(void)
+{
+	return load_setup_hot(32 * MB) && hot_rounds(&sets[0], fill);
+}
 
-/* Memory that has room in the area is populated once more, in larger folios. */
+#define THP		"/sys/kernel/mm/transparent_hugepage/"
+#define MTHP		THP "hugepages-64kB/"
+
+/* Memory that has room in the area is populated once more, in folios of that size. */
 static bool fill_mthp(struct pool *p)
 {
-	return fill(p) && !madvise(p->addr, p->bytes, MADV_DONTNEED) &&
+	return fill(p) && run_cmd("echo never >" THP "hugepages-2048kB/enabled") &&
+	       !madvise(p->addr, p->bytes, MADV_DONTNEED) &&
 	       !madvise(p->addr, p->bytes, MADV_HUGEPAGE) &&
 	       !madvise(p->addr, p->bytes, MADV_POPULATE_WRITE);
 }
@@ -975,6 +985,7 @@ static const struct field_case {
 	{ "10-verity", given_file, { "10-verity" }, 60 },
 	{ "10-nfs", given_file, { "10-nfs" }, 60 },
 	{ "10-mthp", mthp, { "10-mthp" }, 60 },
+	{ "10-virtio-mem", comes_and_goes, { "10-virtio-mem" }, 60 },
 };
 
 static void trace(bool on)
