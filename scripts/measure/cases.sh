@@ -78,7 +78,10 @@ play()
 	"$REPO/scripts/vm/boot.sh" --kernel "$2" --out "$dir" --mem "$memory" --smp 2 \
 		--append "$append" --timeout "$TIMEOUT" --qemu "$qemu" -- \
 		"${below[@]}" "$PROGRAM" -k "$3" ${TRIES:+-n "$TRIES"} "${@:4}" "$1" >"$log" 2>&1 || status=$?
-	[[ -z $qemu ]] || kill $! || :
+	if [[ -n $qemu ]]; then
+		kill $! || :
+		sed -n 's/^  size: /# its memory had that many bytes: /p' "$dir/monitor.log" >>"$log"
+	fi
 	sed -n "/alloc failed, /{s/^[^]]*\] */said $1 $3: /;s/\r//;p;q}" \
 		"$dir/console.log" >>"$log" || :
 	[[ $status -ne 0 ]] || return 0
