@@ -79,7 +79,7 @@ play()
 		--append "$append" --timeout "$TIMEOUT" --qemu "$qemu" -- \
 		"${below[@]}" "$PROGRAM" -k "$3" ${TRIES:+-n "$TRIES"} "${@:4}" "$1" >"$log" 2>&1 || status=$?
 	if [[ -n $qemu ]]; then
-		kill $! || :
+		kill $! 2>/dev/null || :
 		sed -n 's/^  size: /# its memory had that many bytes: /p' "$dir/monitor.log" >>"$log"
 	fi
 	sed -n "/alloc failed, /{s/^[^]]*\] */said $1 $3: /;s/\r//;p;q}" \
