@@ -64,6 +64,9 @@ struct set {
 	char note[128];
 };
 
+#define SPARE		(16 * MB)
+static char *spare;			/* outside of the area, used up until it is needed */
+
 static const char *kernel = "this";
 static unsigned int tries, retries;
 static struct set sets[3];
@@ -159,7 +162,9 @@ static void try_by(struct set *set, int (*by)(unsigned long pages), unsigned lon
 	pthread_mutex_unlock(&io_lock);
 	set->us[set->tried++] = alloc_end - alloc_begin;
 	/* What was moved can have taken the memory that a look at the trace needs. */
-	ballast_leave_at_least(16 * MB);
+	if (spare)
+		madvise(spare, SPARE, MADV_DONTNEED);
+	ballast_leave_at_least(8 * MB);
 	if (err)
 		err = traced_error(err, &pfn);
 	area_put(&area, "free", pages);
@@ -895,6 +900,9 @@ static bool fill_all(struct pool *p)
 {
 	/* Without any ballast, the area can be emptied. */
 	ballast_leave_at_least(SIZE_MAX / 2);
+	if (!area_take(&area) || madvise(spare, SPARE, MADV_POPULATE_WRITE))
+		return cannot("have memory to spare");
+	area_free();
 	return ballast_leave_at_most(pool_may_leave(p->bytes)) && pool_map(p) &&
 	       ballast_grow(32 * MB);
 }
@@ -903,6 +911,7 @@ static bool nowhere(void)
 {
 	/* Faults on its own text, evicted meanwhile, would call the OOM killer. */
 	mlockall(MCL_CURRENT | MCL_ONFAULT);
+	spare = map(SPARE, MAP_PRIVATE);
 	return load_setup_hot(96 * MB) && hot_rounds(&sets[0], fill_all);
 }
 
