@@ -60,7 +60,7 @@ resize()
 # play CASE KERNEL NAME [OPTION]...: boot and run; the output in OUT/CASE-NAME.txt
 play()
 {
-	local log=$OUT/$1-$3.txt dir=$BUILD/vm-cases-$1-$3 memory append why='' status=0 below=() qemu=''
+	local log=$OUT/$1-$3.txt dir=$BUILD/vm-cases-$1-$3 memory append why='' status=0 below=() qemu='' resizer
 
 	case $1 in
 	10-virtio-mem)
@@ -68,6 +68,7 @@ play()
 		rm -f "$dir"/monitor.*
 		mkfifo "$dir"/monitor.{in,out}
 		resize "$dir/monitor" &
+		resizer=$!
 		qemu="-monitor pipe:$dir/monitor -object memory-backend-ram,id=vmem-ram,size=128M \
 -device virtio-mem-pci,id=vmem,memdev=vmem-ram"
 		;;
@@ -79,7 +80,7 @@ play()
 		--append "$append" --timeout "$TIMEOUT" --qemu "$qemu" -- \
 		"${below[@]}" "$PROGRAM" -k "$3" ${TRIES:+-n "$TRIES"} "${@:4}" "$1" >"$log" 2>&1 || status=$?
 	if [[ -n $qemu ]]; then
-		kill $! 2>/dev/null || :
+		kill "$resizer" 2>/dev/null || :
 		sed -n 's/^  size: /# its memory had that many bytes: /p' "$dir/monitor.log" >>"$log"
 	fi
 	sed -n "/alloc failed, /{s/^[^]]*\] */said $1 $3: /;s/\r//;p;q}" \
