@@ -20,6 +20,8 @@ BUILD=${BUILD:-build}
 [[ $BUILD == /* ]] || BUILD=$REPO/$BUILD
 # A backport is built beside the series, in a folder of its own.
 [[ $BASE == 7.3 || $BUILD == */v$BASE ]] || BUILD=$BUILD/v$BASE
+# shellcheck disable=SC2034 # of those that source this
+SERIES_BUILD=${BUILD%/v"$BASE"}
 JOBS=${JOBS:-$(nproc)}
 KSRC=${KSRC:-}
 TREE=$BUILD/tree
@@ -29,6 +31,9 @@ export BASE BUILD TREE PATCHES
 # allocated.
 # shellcheck disable=SC2034 # of those that source this
 STRESS_AREAS='cma=96M numa_cma=0:64M loglevel=5'
+
+# Kernels do not say who built them, nor that the tree is a git one.
+export KBUILD_BUILD_USER=cma-gup-pin KBUILD_BUILD_HOST=localhost LOCALVERSION=
 
 # Everybody's commits get the same ids: one name, one date.
 export GIT_AUTHOR_NAME='CMA GUP pin series' GIT_AUTHOR_EMAIL='cma-gup-pin@localhost'
@@ -83,6 +88,19 @@ lock()
 	exec 9>"$BUILD/lock"
 	flock -n 9 || die "another make is at work in $BUILD: wait for it, or use another BUILD= folder"
 	export BUILD_LOCKED=1
+}
+
+# cached COMPILER: how to call it, with a cache if there is one
+cached()
+{
+	! command -v ccache >/dev/null || echo -n 'ccache '
+	echo "$1"
+}
+
+# series_tree: the tree that a backport's tests are compiled in
+series_tree()
+{
+	[[ $BASE == 7.3 ]] || BASE=7.3 BUILD=$SERIES_BUILD BUILD_LOCKED='' "$REPO/scripts/series/convert.sh" tree
 }
 
 # need_space GB WHAT: refuse early rather than stop half-way on a full disk

@@ -21,10 +21,7 @@ build=$out/kernel
 log=$out/deb.log
 fragments=("$REPO/configs/series" "$REPO/configs/deb")
 
-export KBUILD_BUILD_USER=cma-gup-pin KBUILD_BUILD_HOST=localhost LOCALVERSION=
 export KDEB_CHANGELOG_DIST=unstable
-cc=gcc
-! command -v ccache >/dev/null || cc='ccache gcc'
 
 progress()
 {
@@ -33,7 +30,7 @@ progress()
 
 kmake()
 {
-	make -C "$TREE" O="$build" -j"$JOBS" CC="$cc" "$@"
+	make -C "$TREE" O="$build" -j"$JOBS" CC="$(cached gcc)" "$@"
 }
 
 # find_config: set CONFIG to the file to begin with

@@ -23,7 +23,6 @@
 . "$(dirname "$0")/../lib.sh"
 
 export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 2026' KBUILD_BUILD_VERSION=1
-export KBUILD_BUILD_USER=cma-gup-pin KBUILD_BUILD_HOST=localhost LOCALVERSION=
 
 [[ $# -eq 2 && $1-$2 =~ ^(config-|build-|lean-(base|series)$) ]] || die "usage: kernel.sh config|build|lean NAME"
 name=$2
@@ -68,7 +67,7 @@ if [[ $name == *-defconfig ]]; then
 	fragments=("$TREE/tools/testing/selftests/mm/config" "$REPO/configs/defconfig")
 fi
 
-! command -v ccache >/dev/null || cc="ccache $cc"
+cc=$(cached "$cc")
 
 progress()
 {

@@ -14,11 +14,10 @@ lock
 out=$BUILD/selftests
 # A backport is tested by the programs of the series, which find out what there is.
 if [[ $BASE != 7.3 ]]; then
-	series=${BUILD%/v"$BASE"}
-	ln -sfn "$series/selftests" "$out"
+	ln -sfn "$SERIES_BUILD/selftests" "$out"
+	series_tree
 	unset BUILD_LOCKED
-	export BASE=7.3 BUILD=$series
-	"$REPO/scripts/series/convert.sh" tree
+	export BASE=7.3 BUILD=$SERIES_BUILD
 	exec "$0" "$@"
 fi
 mkdir -p "$out"

@@ -12,7 +12,6 @@
 . "$(dirname "$0")/../lib.sh"
 
 KERNEL=${1:-arm64}
-SERIES=${BUILD%/v"$BASE"}
 ROOT=$BUILD/arm64-root
 OUT=$BUILD/$KERNEL
 PACKAGES=dash,bash,coreutils,mount,e2fsprogs
@@ -40,7 +39,7 @@ make_root()
 # tested by the program of the series.
 cross_compile()
 {
-	local dir=$SERIES/tree/tools/testing/selftests/mm
+	local dir=$SERIES_BUILD/tree/tools/testing/selftests/mm
 
 	# What libraries there are is noted in the sources, for whoever comes next: so
 	# that has to be about this machine.
@@ -86,7 +85,7 @@ cd "$REPO"
 lock
 scripts/packages.sh tree build selftests arm64
 scripts/build/kernel.sh build "$KERNEL"
-[[ $BASE == 7.3 ]] || BASE=7.3 BUILD=$SERIES scripts/series/convert.sh tree
+series_tree
 mkdir -p "$OUT/pin"
 make_root
 try "compiling cma_gup_pin for arm64" "$OUT/selftests.log" cross_compile

@@ -167,7 +167,7 @@ boot()
 		-kernel "$kernel" \
 		-append "console=$console panic=-1 oops=panic kunit.autorun=0 root=/dev/root rootfstype=9p \
 rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose,access=any ro \
-init=$REPO/scripts/vm/guest-init vm_repo=$REPO vm_build=${BUILD%/v"$BASE"} vm_out=$out vm_tty=$tty $append" \
+init=$REPO/scripts/vm/guest-init vm_repo=$REPO vm_build=$SERIES_BUILD vm_out=$out vm_tty=$tty $append" \
 		${extra_args[@]+"${extra_args[@]}"} || status=$?
 }
 
