@@ -313,7 +313,7 @@ byte pins[NP];
 bool frozen[NP];
 mtype pte[NP] = OLD;
 bool ptl[NP];			/* page-table lock, where held over several steps */
-bool queued[NU];		/* has a wait queue entry without WQ_FLAG_WOKEN */
+bool queued[NU];		/* has an entry in a wait queue */
 bool asleep[NU];		/* the task state */
 byte key[NU];
 bool killed[NU];
@@ -480,7 +480,7 @@ inline wake_up(b)
 
 inline pin_gate_wake(i, b)
 {
-	d_step { barrier(i) };		/* wq_has_sleeper() (B) */
+	d_step { barrier(i) };		/* (B) */
 	wake_up(b)
 }
 
@@ -1120,9 +1120,12 @@ walked:
 	:: gate[BLOCK(p)]
 	fi;
 #endif
-	/* under the lock of the queue; then a full barrier (B) */
+	/* under the lock of the queue, with the task state; then a full barrier (B) */
 	atomic { true; d_step {
 		queued[u] = true;
+#ifndef STATE_TOO_LATE
+		asleep[u] = true;
+#endif
 		key[u] = BLOCK(p);
 		user_barrier(u);
 		walk_end(u)
@@ -1130,7 +1133,11 @@ walked:
 #if !defined(NO_RECHECK) && !defined(WAITER_NO_BARRIER)
 	/* has the gate opened meanwhile? */
 	if
-	:: atomic { !gate[BLOCK(p)] -> REACHED(OPEN_WHEN_QUEUED); queued[u] = false }
+	:: atomic { !gate[BLOCK(p)] ->
+		REACHED(OPEN_WHEN_QUEUED);
+		queued[u] = false;
+		asleep[u] = false
+	   }
 	:: gate[BLOCK(p)]
 	fi;
 #endif
@@ -1140,18 +1147,18 @@ queued_or_not:
 #endif
 
 	/* pin_gate_wait(), if queued */
-#ifdef SLEEPER_NO_BARRIER
+#ifdef STATE_TOO_LATE
 	if
 	:: !queued[u] -> goto awake
 	:: queued[u]
 	fi;
 	asleep[u] = true;
 #else
-	/* set the state; a full barrier (C); woken already? */
+	/* woken already? */
 	atomic {
 		if
 		:: !queued[u] -> goto awake
-		:: else -> asleep[u] = true
+		:: else
 		fi;
 #ifndef SLEEP_HOLDING_PIN
 		assert(!HELD(u, FIRST(u)) && !HELD(u, LAST(u)))

@@ -32,19 +32,14 @@ static __always_inline bool pin_gates_closed(void)
 	       unlikely(atomic_read(&nr_pin_gates_closed));
 }
 
-int iov_iter_wait_pin_gates(const struct iov_iter *iter, bool nowait);
 #else
 static inline bool pin_gates_closed(void)
 {
 	return false;
 }
-
-static inline int iov_iter_wait_pin_gates(const struct iov_iter *iter,
-					  bool nowait)
-{
-	return 0;
-}
 #endif /* CONFIG_CMA */
+
+int iov_iter_wait_pin_gates(const struct iov_iter *iter, bool nowait);
 
 /**
  * kiocb_wait_pin_gates - wait until direct I/O can pin its memory
@@ -60,6 +55,24 @@ static inline int kiocb_wait_pin_gates(const struct kiocb *iocb,
 {
 	if (!(iocb->ki_flags & IOCB_DIRECT) || !pin_gates_closed() ||
 	    !(iocb->ki_filp->f_mode & FMODE_CAN_ODIRECT))
+		return 0;
+	return iov_iter_wait_pin_gates(iter, iocb->ki_flags & IOCB_NOWAIT);
+}
+
+/**
+ * kiocb_wait_pin_gates_implicit - the same for direct I/O without O_DIRECT
+ * @iocb: the I/O
+ * @iter: its memory
+ *
+ * For files whose ->read_iter() and ->write_iter() do such I/O. To be called by
+ * them, before they take a lock.
+ *
+ * Return: 0 or -EAGAIN, as iov_iter_wait_pin_gates().
+ */
+static inline int kiocb_wait_pin_gates_implicit(const struct kiocb *iocb,
+						const struct iov_iter *iter)
+{
+	if ((iocb->ki_flags & IOCB_DIRECT) || !pin_gates_closed())
 		return 0;
 	return iov_iter_wait_pin_gates(iter, iocb->ki_flags & IOCB_NOWAIT);
 }

@@ -6,6 +6,7 @@
 #include <kunit/test.h>
 #include <linux/bio.h>
 #include <linux/bvec.h>
+#include <linux/kthread.h>
 #include <linux/sizes.h>
 #include <linux/uio.h>
 #include "pin_gate_kunit.h"
@@ -454,6 +455,39 @@ static void wait_absent_until_bound(struct kunit *test)
 	expect_untouched(test, dio);
 }
 
+/* Unmap what is waited for, but leave the gate closed. */
+static void unmap_and_wake(struct work_struct *work)
+{
+	struct gated_call *gc = container_of(work, struct gated_call, opener);
+	struct dio *dio = container_of(gc, struct dio, gc);
+	struct iovec *iov = &dio->iov[1];
+
+	await_waits(gc, 1);
+	kthread_use_mm(gc->mm);
+	vm_munmap((unsigned long)iov->iov_base, iov->iov_len);
+	kthread_unuse_mm(gc->mm);
+	pin_gate_wake(gc->block);
+	await_return(gc);
+	pin_gate_open(gc->block);
+}
+
+/* There is nothing to wait for then. A slow machine gets several tries. */
+static void wait_vanished(struct kunit *test)
+{
+	struct dio *dio;
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		dio = alloc_dio(test, &layouts[0], false);
+		dio->gc.open = unmap_and_wake;
+		KUNIT_EXPECT_EQ(test, call_gated(&dio->gc), 0);
+		expect_untouched(test, dio);
+		if (!dio->gc.late)
+			return;
+	}
+	KUNIT_FAIL(test, "waited for memory that is not there any more");
+}
+
 static const struct kiocb_case {
 	const char *name;
 	int ki_flags;
@@ -648,6 +682,7 @@ static struct kunit_case pin_gate_dio_cases[] = {
 	KUNIT_CASE(wait_does_not_fault),
 	KUNIT_CASE(wait_absent_until_open),
 	KUNIT_CASE_SLOW(wait_absent_until_bound),
+	KUNIT_CASE(wait_vanished),
 	KUNIT_CASE_PARAM(kiocb_waits, kiocb_case_gen_params),
 	KUNIT_CASE_PARAM(get_pages_at_once, layout_gen_params),
 	KUNIT_CASE_PARAM(bounce_at_once, layout_gen_params),

@@ -132,11 +132,11 @@ struct waiter {
 static void waiter_fn(struct work_struct *work)
 {
 	struct waiter *w = container_of(work, struct waiter, work);
-	struct pin_gate_waiter wait;
+	struct wait_bit_queue_entry wait;
 
 	w->queued = pin_gate_prepare_to_wait(&wait, w->page);
 	if (w->other_key)
-		wait.block = w->other_key;
+		wait.key.flags = (void *)w->other_key;
 	complete(&w->prepared);
 	if (w->queued)
 		pin_gate_wait(&wait, w->deadline);
@@ -233,7 +233,7 @@ static void early_wake_is_not_lost(struct kunit *test)
 	const struct waker *waker = test->param_value;
 	unsigned long deadline = jiffies + LONG_WAIT;
 	struct page *block = gated_block(test);
-	struct pin_gate_waiter wait;
+	struct wait_bit_queue_entry wait;
 
 	KUNIT_ASSERT_TRUE(test, pin_gate_prepare_to_wait(&wait, block));
 	waker->wake(block);
@@ -259,15 +259,14 @@ static void deadline_wakes(struct kunit *test)
 static void open_gate_does_not_queue(struct kunit *test)
 {
 	struct page *block = isolated_block(test);
-	struct pin_gate_waiter wait[2];
+	struct wait_bit_queue_entry wait[2];
 
 	KUNIT_EXPECT_FALSE(test, pin_gate_prepare_to_wait(&wait[0], block));
 	pin_gate_close(block);
 	pin_gate_open(block);
 	KUNIT_EXPECT_FALSE(test, pin_gate_prepare_to_wait(&wait[1], block));
-	/* Were they still queued, this would mark them. */
-	pin_gate_wake(block);
-	KUNIT_EXPECT_EQ(test, wait[0].wqe.flags | wait[1].wqe.flags, 0);
+	KUNIT_EXPECT_TRUE(test, list_empty(&wait[0].wq_entry.entry));
+	KUNIT_EXPECT_TRUE(test, list_empty(&wait[1].wq_entry.entry));
 }
 
 /* The gate opens while somebody queues up, each time at another moment. */
