@@ -32,14 +32,19 @@ static __always_inline bool pin_gates_closed(void)
 	       unlikely(atomic_read(&nr_pin_gates_closed));
 }
 
+int iov_iter_wait_pin_gates(const struct iov_iter *iter, bool nowait);
 #else
 static inline bool pin_gates_closed(void)
 {
 	return false;
 }
-#endif /* CONFIG_CMA */
 
-int iov_iter_wait_pin_gates(const struct iov_iter *iter, bool nowait);
+static inline int iov_iter_wait_pin_gates(const struct iov_iter *iter,
+					  bool nowait)
+{
+	return 0;
+}
+#endif /* CONFIG_CMA */
 
 /**
  * kiocb_wait_pin_gates - wait until direct I/O can pin its memory
@@ -72,7 +77,7 @@ static inline int kiocb_wait_pin_gates(const struct kiocb *iocb,
 static inline int kiocb_wait_pin_gates_implicit(const struct kiocb *iocb,
 						const struct iov_iter *iter)
 {
-	if ((iocb->ki_flags & IOCB_DIRECT) || !pin_gates_closed())
+	if (iocb->ki_flags & IOCB_DIRECT)
 		return 0;
 	return iov_iter_wait_pin_gates(iter, iocb->ki_flags & IOCB_NOWAIT);
 }
