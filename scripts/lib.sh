@@ -97,7 +97,7 @@ cached()
 	echo "$1"
 }
 
-# series_tree: the tree that a backport's tests are compiled in
+# series_tree: make the tree that a backport's tests are compiled in
 series_tree()
 {
 	[[ $BASE == 7.3 ]] || BASE=7.3 BUILD=$SERIES_BUILD BUILD_LOCKED='' "$REPO/scripts/series/convert.sh" tree

@@ -467,8 +467,7 @@ static void unmap_and_wake(struct work_struct *work)
 	vm_munmap((unsigned long)iov->iov_base, iov->iov_len);
 	kthread_unuse_mm(gc->mm);
 	pin_gate_wake(gc->block);
-	await_return(gc);
-	pin_gate_open(gc->block);
+	open_late(work);
 }
 
 /* There is nothing to wait for then. A slow machine gets several tries. */
