@@ -116,6 +116,7 @@ struct dio {
 	struct iov_iter start;		/* what @iter was before */
 	struct file file;
 	struct kiocb kiocb;
+	bool implicit;			/* direct I/O, but not by O_DIRECT */
 	struct bio bio;
 	struct bio_vec vecs[NR_VECS];
 };
@@ -493,6 +494,7 @@ static const struct kiocb_case {
 	fmode_t f_mode;
 	bool waits;
 	int ret;
+	bool implicit;
 } kiocb_cases[] = {
 	{ "direct", IOCB_DIRECT, FMODE_CAN_ODIRECT, true, 0 },
 	{ "direct, nowait", IOCB_DIRECT | IOCB_NOWAIT, FMODE_CAN_ODIRECT,
@@ -501,6 +503,9 @@ static const struct kiocb_case {
 	{ "buffered, nowait", IOCB_NOWAIT, FMODE_CAN_ODIRECT, false, 0 },
 	{ "file that cannot", IOCB_DIRECT, 0, false, 0 },
 	{ "file that cannot, nowait", IOCB_DIRECT | IOCB_NOWAIT, 0, false, 0 },
+	{ "implicit", 0, 0, true, 0, true },
+	{ "implicit, nowait", IOCB_NOWAIT, 0, false, -EAGAIN, true },
+	{ "implicit, has waited", IOCB_DIRECT, 0, false, 0, true },
 };
 
 KUNIT_ARRAY_PARAM_DESC(kiocb_case, kiocb_cases, name);
@@ -509,7 +514,9 @@ static long call_kiocb_wait(struct gated_call *gc)
 {
 	struct dio *dio = container_of(gc, struct dio, gc);
 
-	return kiocb_wait_pin_gates(&dio->kiocb, &dio->iter);
+	return dio->implicit ?
+	       kiocb_wait_pin_gates_implicit(&dio->kiocb, &dio->iter) :
+	       kiocb_wait_pin_gates(&dio->kiocb, &dio->iter);
 }
 
 /* Nothing but the mode of the file is looked at. */
@@ -522,6 +529,7 @@ static void kiocb_waits(struct kunit *test)
 	dio->file.f_mode = kc->f_mode;
 	dio->kiocb.ki_filp = &dio->file;
 	dio->kiocb.ki_flags = kc->ki_flags;
+	dio->implicit = kc->implicit;
 	dio->gc.call = call_kiocb_wait;
 	if (kc->waits) {
 		KUNIT_EXPECT_EQ(test, call_while_gated(test, &dio->gc), kc->ret);
