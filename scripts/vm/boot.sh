@@ -127,6 +127,8 @@ case $accel in
 count)
 	cpu=(-accel "tcg,thread=single" -icount "shift=0,sleep=off" -cpu "$model")
 	smp=1
+	# There is no other clock to check it against, and timers would have only ticks.
+	[[ $kernel == *arm64* ]] || append="tsc=reliable tsc_early_khz=1000000 $append"
 	;;
 kvm) cpu=(-accel kvm -cpu host) ;;
 tcg)
