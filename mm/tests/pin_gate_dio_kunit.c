@@ -464,9 +464,9 @@ static void unmap_and_wake(struct work_struct *work)
 	struct iovec *iov = &dio->iov[1];
 
 	await_waits(gc, 1);
-	kthread_use_mm(gc->mm);
+	kthread_use_mm(gc->task->mm);
 	vm_munmap((unsigned long)iov->iov_base, iov->iov_len);
-	kthread_unuse_mm(gc->mm);
+	kthread_unuse_mm(gc->task->mm);
 	pin_gate_wake(gc->block);
 	open_late(work);
 }

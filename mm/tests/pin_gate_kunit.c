@@ -8,6 +8,7 @@
 #include <linux/completion.h>
 #include <linux/hash.h>
 #include <linux/highmem.h>
+#include <linux/sched/signal.h>
 #include <linux/swap.h>
 #include "pin_gate_kunit.h"
 
@@ -602,6 +603,34 @@ static void pin_fast_unreadable(struct kunit *test)
 	expect_pins_at_once(test, gup);
 }
 
+static void kill_waiter(struct work_struct *work)
+{
+	struct gated_call *gc = container_of(work, struct gated_call, opener);
+
+	await_waits(gc, 1);
+	send_sig(SIGKILL, gc->task, 1);
+	open_late(work);
+}
+
+/* GUP-fast does not mind that a task has been killed, gate or not. */
+static void pin_fast_killed(struct kunit *test)
+{
+	struct gup *gup = map_blocks(test, pin_fast, false);
+	long ret;
+
+	if (!IS_ENABLED(CONFIG_HAVE_GUP_FAST))
+		kunit_skip(test, "needs CONFIG_HAVE_GUP_FAST");
+	gup->gc.open = kill_waiter;
+	allow_kernel_signal(SIGKILL);
+	ret = call_gated(&gup->gc);
+	KUNIT_EXPECT_TRUE(test, fatal_signal_pending(current));
+	flush_signals(current);
+	disallow_signal(SIGKILL);
+	check_pins(test, gup, ret, NR_PAGES);
+	KUNIT_EXPECT_FALSE(test, gup->gc.waited);
+	KUNIT_EXPECT_FALSE(test, gup->gc.late);
+}
+
 /* A hole is not waited for. */
 static void pin_fast_fault_behind(struct kunit *test)
 {
@@ -769,6 +798,7 @@ static struct kunit_case pin_gate_cases[] = {
 	KUNIT_CASE_PARAM(pin_in_other_block, pin_call_gen_params),
 	KUNIT_CASE(get_does_not_wait),
 	KUNIT_CASE(pin_fast_unreadable),
+	KUNIT_CASE(pin_fast_killed),
 	KUNIT_CASE(pin_fast_fault_behind),
 	KUNIT_CASE_PARAM(pin_anon, pin_call_gen_params),
 	KUNIT_CASE_PARAM(pin_longterm, pin_call_gen_params),

@@ -206,7 +206,7 @@ struct gated_call {
 	bool moves;			/* the page leaves the block: only once */
 
 	struct work_struct opener;
-	struct mm_struct *mm;
+	struct task_struct *task;
 	unsigned long waits;		/* how many there were before */
 	const char *held;		/* what should not be, at that time */
 	bool cancel;
@@ -240,7 +240,7 @@ static inline void open_gate(struct gated_call *gc)
 		gc->held = "pins";
 	else if (gc->result && memchr_inv(gc->result, 0, gc->nr * sizeof(gc->result[0])))
 		gc->held = "pointers to pages";
-	else if (mmap_lock_is_held(gc->mm))
+	else if (mmap_lock_is_held(gc->task->mm))
 		gc->held = "the mmap_lock";
 	pin_gate_open(gc->block);
 }
@@ -284,7 +284,7 @@ static inline long call_gated(struct gated_call *gc)
 	unsigned long start;
 	long ret;
 
-	gc->mm = current->mm;
+	gc->task = current;
 	gc->waits = nr_events(PIN_GATE_WAIT);
 	gc->held = NULL;
 	gc->cancel = false;
