@@ -46,39 +46,40 @@ struct balance {
 	int nr_closed;
 };
 
-static inline long sum_pins(void)
+static inline long sum_node_stat(enum node_stat_item item)
 {
 	pg_data_t *pgdat;
 	long sum = 0;
 	int cpu;
 
 	for_each_online_pgdat(pgdat) {
-		sum += atomic_long_read(&pgdat->vm_stat[NR_FOLL_PIN_ACQUIRED]) -
-		       atomic_long_read(&pgdat->vm_stat[NR_FOLL_PIN_RELEASED]);
-		for_each_possible_cpu(cpu) {
-			s8 *diff = per_cpu_ptr(pgdat->per_cpu_nodestats,
-					       cpu)->vm_node_stat_diff;
-
-			sum += diff[NR_FOLL_PIN_ACQUIRED] -
-			       diff[NR_FOLL_PIN_RELEASED];
-		}
+		sum += atomic_long_read(&pgdat->vm_stat[item]);
+		for_each_possible_cpu(cpu)
+			sum += per_cpu_ptr(pgdat->per_cpu_nodestats,
+					   cpu)->vm_node_stat_diff[item];
 	}
 	return sum;
 }
 
 /*
- * How many pins are held in the whole system? A count on its way from a CPU into
- * the global one can be missed: believe what two looks agree on.
+ * A count on its way from a CPU into the global one can be missed: believe what
+ * two looks agree on.
  */
-static inline long nr_pins(void)
+static inline long node_stat(enum node_stat_item item)
 {
-	long before, sum = sum_pins();
+	long before, sum = sum_node_stat(item);
 
 	do {
 		before = sum;
-		sum = sum_pins();
+		sum = sum_node_stat(item);
 	} while (sum != before);
 	return sum;
+}
+
+/* How many pins are held in the whole system? */
+static inline long nr_pins(void)
+{
+	return node_stat(NR_FOLL_PIN_ACQUIRED) - node_stat(NR_FOLL_PIN_RELEASED);
 }
 
 static inline void expect_balance(void *data)
